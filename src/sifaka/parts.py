@@ -1,0 +1,125 @@
+"""What a user plugs in: protocols of the four parts, and what passes between them and the engine (floor 1).
+
+A part is *one opaque call* when it is a plain method or callable. It is a *generator* when it needs
+model calls of its own: it yields a :class:`Request` and is sent the :class:`Reply`, so that each of
+its calls is recorded, priced and never repeated once answered::
+
+    def critique(self, thought):
+        reply = yield Request(f"Criticise: {thought.text}")
+        return CriticFeedback(needs_improvement=True, message=reply.text)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Generator, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import msgspec
+
+from sifaka.thought import CriticFeedback, Document, Thought, ValidationResult
+
+__all__ = [
+    "Asking",
+    "Critic",
+    "Model",
+    "Reply",
+    "Request",
+    "Retriever",
+    "Usage",
+    "Validator",
+]
+
+
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True, array_like=True):
+    """Tokens of one call, as the provider counted them."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a model answered.
+
+    ``price_usd`` is None where it is unknown, never 0 for unknown. ``finish_reason`` is ``"stop"``,
+    ``"length"``, ``"content_filter"`` or the provider's own word. ``not_applied`` names the options
+    the model could not take.
+    """
+
+    text: str
+    usage: Usage | None = None
+    price_usd: float | None = None
+    finish_reason: str = ""
+    request_id: str = ""
+    model: str = ""
+    not_applied: tuple[str, ...] = ()
+
+
+class Request(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A model call a part asks for. ``model`` is a bound model of the part's own, None for the chain's.
+
+    ``options`` (``temperature``, ``max_tokens``, ``json_schema``, …) go to the model as keywords.
+    """
+
+    prompt: str
+    system_prompt: str | None = None
+    options: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
+    model: Any = None
+
+
+type_of_reply = str | Reply
+"""What ``Model.generate`` may return."""
+
+Asking = Generator[Request, Reply, CriticFeedback | ValidationResult | Sequence[str | Document]]
+"""A part that asks models: yields requests, is sent replies, returns what a plain part returns."""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Turns a prompt into a text.
+
+    Optional beside it: ``agenerate`` (async), ``name``, ``accepts`` (names of the options it takes) and
+    ``price_max_usd(prompt, options) -> float | None`` (the most a call can cost, before it is made).
+    """
+
+    def generate(self, prompt: str, **options: Any) -> str | Reply | Awaitable[str | Reply]:
+        """The model's answer; ``options`` are ``system_prompt``, ``temperature`` and so on."""
+        ...
+
+
+@runtime_checkable
+class Retriever(Protocol):
+    """Finds documents for a query."""
+
+    def retrieve(self, query: str) -> Sequence[str | Document] | Awaitable[Sequence[str | Document]]:
+        """The documents, best first."""
+        ...
+
+
+@runtime_checkable
+class Validator(Protocol):
+    """Judges a thought's text. ``pure = True`` says that it costs nothing and calls nobody."""
+
+    @property
+    def name(self) -> str:
+        """Unique within the chain."""
+        ...
+
+    def validate(self, thought: Thought) -> ValidationResult | Asking | Awaitable[ValidationResult]:
+        """The verdict."""
+        ...
+
+
+@runtime_checkable
+class Critic(Protocol):
+    """Says what would make a thought's text better."""
+
+    @property
+    def name(self) -> str:
+        """Unique within the chain."""
+        ...
+
+    def critique(
+        self, thought: Thought
+    ) -> CriticFeedback | dict[str, Any] | Asking | Awaitable[CriticFeedback | dict[str, Any]]:
+        """The feedback."""
+        ...
