@@ -1,0 +1,530 @@
+"""The fold: one record after another into the state of a run (floor 2).
+
+:class:`State` is what the engine decides on, what a thought and a checkpoint are made of, and what
+every view shows. It is made from records alone, so a resumed run knows exactly what the first one knew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+
+from sifaka.log.prompts import generation_prompt
+from sifaka.log.records import (
+    OPERATIONS,
+    Best,
+    Changed,
+    Closed,
+    Faulted,
+    Handle,
+    Intent,
+    Opened,
+    Operation,
+    Outcome,
+    Partial,
+    PlannedPart,
+    Position,
+    Reached,
+    Record,
+    Recovery,
+    Result,
+    Summary,
+    Totals,
+)
+from sifaka.thought import (
+    CriticFeedback,
+    Document,
+    DoubtfulCall,
+    History,
+    Thought,
+    ValidationResult,
+)
+
+__all__ = ["State", "fold"]
+
+_T = TypeVar("_T")
+_START = Position("retrieval", 0)
+
+
+class State:
+    """A run as its log tells it. Apply records in order with :meth:`apply`."""
+
+    __slots__ = (
+        "actions",
+        "active_before_s",
+        "asked_prompt",
+        "attempts",
+        "best",
+        "best_thought",
+        "chain_id",
+        "changed",
+        "closed",
+        "critic_documents",
+        "deaths",
+        "documents",
+        "documents_at",
+        "doubts",
+        "draft",
+        "earlier",
+        "fault",
+        "feedback",
+        "first_at",
+        "last_at",
+        "life",
+        "model_prompt",
+        "next_seq",
+        "open_intents",
+        "opened_at",
+        "parameters",
+        "parent",
+        "parts",
+        "planned_validators",
+        "position",
+        "prompt",
+        "recovery",
+        "recovery_from",
+        "replies",
+        "restarts",
+        "settings",
+        "skipped",
+        "step_at",
+        "system_prompt",
+        "text",
+        "text_at",
+        "text_is_whole",
+        "text_options",
+        "text_seq",
+        "thoughts",
+        "totals",
+        "tried",
+        "verdicts",
+        "waited_s",
+    )
+
+    def __init__(self, chain_id: str) -> None:  # noqa: PLR0915 - one line a field
+        self.chain_id = chain_id
+        self.next_seq = 0
+        self.prompt = ""
+        self.system_prompt: str | None = None
+        self.parts: tuple[PlannedPart, ...] = ()
+        self.settings: dict[str, Any] = {}
+        self.parameters: dict[str, Any] = {}
+        self.parent: tuple[str, int] | None = None
+        self.life = 0
+        self.first_at = self.opened_at = self.last_at = self.step_at = 0.0
+        self.active_before_s = 0.0
+        self.changed = False
+        self.position = _START
+        self.totals = Totals()
+        self.closed: Closed | None = None
+
+        self.planned_validators = 0
+        self.documents: dict[str, tuple[Document, ...]] = {}
+        self.documents_at: tuple[int, ...] = ()
+        self.text: str | None = None
+        self.text_seq = -1
+        self.text_at = 0.0
+        self.text_is_whole = False
+        """False where the text is a draft only: cut off, or none at all."""
+        self.text_options: dict[str, Any] = {}
+        """The options in force when the text was asked for: its prompt is rebuilt from them."""
+        self.model_prompt: str | None = None
+        self.asked_prompt: str | None = None
+        """The prompt of the call under way, where the engine has just built it."""
+        self.verdicts: dict[str, ValidationResult] = {}
+        self.critic_documents: dict[str, tuple[Document, ...]] = {}
+        self.feedback: dict[str, CriticFeedback] = {}
+        self.skipped: set[str] = set()
+        self.draft: Thought | None = None
+        """The thought this iteration improves on."""
+
+        self.thoughts: list[Thought] = []
+        self.earlier: Callable[[], tuple[Thought, ...]] | None = None
+        """Reads the iterations that this fold did not see (a partial load)."""
+        self.best: Best | None = None
+        self.best_thought: Thought | None = None
+
+        self.open_intents: dict[int, Intent] = {}
+        self.replies: dict[tuple[str, int], tuple[str, Result]] = {}
+        """Answered calls of the operation under way, by part and call number: never made again."""
+        self.doubts: dict[int, DoubtfulCall] = {}
+        self.attempts: dict[str, int] = {}
+        """Failed attempts by part, in the operation under way."""
+        self.tried: tuple[str, ...] = ()
+        """The strategies applied since the last step was reached, oldest first."""
+        self.actions = 0
+        self.restarts = 0
+        self.deaths = 0
+        self.waited_s = 0.0
+        self.fault: Faulted | None = None
+        self.recovery: tuple[int, Recovery] | None = None
+        self.recovery_from = Totals()
+
+    # What the engine asks ------------------------------------------------------------------
+
+    @property
+    def iteration(self) -> int:
+        """The iteration under way; 0 is the first text."""
+        return self.position.iteration
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings in force: the chain's, overlaid by what recovery actions have set."""
+        return {**self.settings, **self.parameters} if self.parameters else self.settings
+
+    @property
+    def all_documents(self) -> tuple[Document, ...]:
+        """The documents retrieved before generation, in the order of their retrievers."""
+        return _flat(self.documents)
+
+    @property
+    def passed(self) -> bool:
+        """True when there is a text, every validator has spoken, and enough of them passed.
+
+        Enough is all of them, or the share that the parameter ``validation_strictness`` names.
+        """
+        planned, verdicts = self.planned_validators, self.verdicts
+        if self.text is None or len(verdicts) < planned:
+            return False
+        passed = [verdict.passed for verdict in verdicts.values()].count(True)
+        return bool(passed >= planned * self.options.get("validation_strictness", 1.0))
+
+    def active_s(self, now: float) -> float:
+        """Seconds the run has been alive, over all its lives."""
+        return self.active_before_s + max(0.0, now - self.opened_at)
+
+    def summary(self) -> Summary:
+        """All that earlier iterations come to: what a *reached* before a generation carries."""
+        changed = None
+        if self.changed:
+            changed = Changed(self.prompt, self.system_prompt, self.parts, self.settings)
+        return Summary(
+            totals=self.totals,
+            active_s=self.active_s(self.last_at),
+            parameters=self.parameters,
+            documents_at=self.documents_at,
+            doubts=tuple(self.doubts.values()),
+            best=self.best,
+            life=self.life,
+            actions=self.actions,
+            restarts=self.restarts,
+            waited_s=self.waited_s,
+            changed=changed,
+        )
+
+    def resume_from(self, summary: Summary, at: float, seq: int, to: Position) -> None:
+        """Take up the fold after record ``seq``, a *reached* with a summary, unread what came before."""
+        self.totals = summary.totals
+        self.active_before_s = summary.active_s
+        self.opened_at = self.last_at = self.step_at = at
+        self.parameters = summary.parameters
+        self.documents_at = summary.documents_at
+        self.doubts = {doubt.seq: doubt for doubt in summary.doubts}
+        self.best = summary.best
+        self.life = summary.life
+        self.actions = summary.actions
+        self.restarts = summary.restarts
+        self.waited_s = summary.waited_s
+        if summary.changed is not None:
+            self.changed = True
+            self.prompt = summary.changed.prompt
+            self.system_prompt = summary.changed.system_prompt
+            self._set_parts(summary.changed.parts)
+            self.settings = summary.changed.settings
+        self.position = to
+        self.next_seq = seq + 1
+
+    # Thoughts ------------------------------------------------------------------------------
+
+    def thought(self) -> Thought:
+        """The state as a thought."""
+        prompt = self.model_prompt
+        if prompt is None and self.text is not None:
+            prompt = self.model_prompt = generation_prompt(
+                self.prompt, self.all_documents, self.draft, self.text_options
+            )
+        return Thought(
+            prompt=self.prompt,
+            system_prompt=self.system_prompt,
+            model_prompt=prompt,
+            text=self.text or "",
+            pre_generation_context=self.all_documents,
+            post_generation_context=_flat(self.critic_documents),
+            validation_results=self._in_order(self.verdicts),
+            critic_feedback=self._in_order(self.feedback),
+            history=self._history(),
+            iteration=self.position.iteration,
+            id=f"{self.chain_id}:{max(self.text_seq, 0)}",
+            parent_id=self.draft.id if self.draft is not None else None,
+            chain_id=self.chain_id,
+            timestamp=datetime.fromtimestamp(self.text_at or self.first_at, UTC),
+            passed=self.passed,
+            cost=self.totals.cost_usd,
+            cost_unknown_calls=self.totals.unpriced_calls,
+            in_doubt=tuple(self.doubts.values()),
+        )
+
+    def best_draft(self) -> Thought:
+        """The best text so far, with what the whole run has cost and left in doubt."""
+        best = self.best
+        if best is None or best.seq == self.text_seq:
+            return self.thought()
+        name = f"{self.chain_id}:{best.seq}"
+        found = self.best_thought
+        if found is None:
+            found = next((one for one in self._history() if one.id == name), None)
+        if found is None:
+            return self.thought()
+        return msgspec.structs.replace(
+            found,
+            cost=self.totals.cost_usd,
+            cost_unknown_calls=self.totals.unpriced_calls,
+            in_doubt=tuple(self.doubts.values()),
+        )
+
+    def _in_order(self, by_name: dict[str, _T]) -> tuple[_T, ...]:
+        """In the plan's order, whatever the order in which parts that ran together answered."""
+        if len(by_name) < 2:
+            return tuple(by_name.values())
+        return tuple(by_name[part.name] for part in self.parts if part.name in by_name)
+
+    def _history(self) -> History | tuple[Thought, ...]:
+        known, count, earlier = self.thoughts, len(self.thoughts), self.earlier
+        if earlier is None and not count:
+            return ()
+        return History(lambda: (earlier() if earlier else ()) + tuple(known[:count]))
+
+    # The fold ------------------------------------------------------------------------------
+
+    def apply(self, record: Record) -> None:
+        """Fold the next record in."""
+        seq = self.next_seq
+        self.next_seq = seq + 1
+        self._FOLD[type(record)](self, seq, record)
+        self.last_at = record.at
+
+    def _opened(self, _seq: int, record: Opened) -> None:
+        self.active_before_s += max(0.0, self.last_at - self.opened_at)
+        self.opened_at = self.step_at = record.at
+        self.life = record.life
+        self.closed = None
+        self._plan(record)
+        if record.cause == "new":
+            self.first_at = record.at
+        elif record.cause == "fork":
+            self.parent = record.parent
+            self.totals = Totals()
+            self.doubts = {}
+        elif record.cause == "retry":
+            self.attempts = {}
+            self.actions = self.restarts = self.deaths = 0
+            self.waited_s = 0.0
+        elif record.cause == "death":
+            self.deaths += 1
+        for seq in record.doubts:
+            intent = self.open_intents.pop(seq, None)
+            if intent is not None:
+                self._doubt(seq, intent)
+
+    def _plan(self, record: Opened) -> None:
+        if record.cause != "new":
+            self.changed |= record.parts is not None or record.settings is not None
+        if record.prompt is not None:
+            self.prompt = record.prompt
+            self.system_prompt = record.system_prompt
+        if record.parts is not None:
+            self._set_parts(record.parts)
+        if record.settings is not None:
+            self.settings = record.settings
+
+    def _set_parts(self, parts: tuple[PlannedPart, ...]) -> None:
+        self.parts = parts
+        self.planned_validators = sum(part.kind == "validator" for part in parts)
+
+    def _doubt(self, seq: int, intent: Intent) -> None:
+        self.doubts[seq] = DoubtfulCall(
+            operation=intent.operation,
+            iteration=intent.iteration,
+            part=intent.part,
+            model=intent.model,
+            price_max_usd=intent.price_max_usd,
+            seq=seq,
+        )
+
+    def _intent(self, seq: int, record: Intent) -> None:
+        self.open_intents[seq] = record
+
+    def _nothing(self, _seq: int, _record: Handle | Partial) -> None:
+        """A call in flight has a name, or some text: nothing to decide on yet."""
+
+    def _result(self, seq: int, record: Result) -> None:
+        part = record.part
+        intent = self.open_intents.pop(record.intent, None)
+        if intent is not None:
+            self._pay(record)
+            self.deaths = 0
+            self.replies[part, intent.n] = (intent.digest, record)
+        if record.text is not None:
+            if record.operation == "generation":
+                self.text, self.text_seq, self.text_at = record.text, seq, record.at
+                self.text_options = self.options
+                self.model_prompt, self.asked_prompt = self.asked_prompt, None
+                self.text_is_whole = True
+        elif record.verdict is not None:
+            self.verdicts[part] = record.verdict
+        elif record.feedback is not None:
+            self.feedback[part] = record.feedback
+        elif record.operation == "retrieval":
+            self.documents[part] = record.documents or ()
+            self.documents_at += (seq,)
+        else:
+            self.critic_documents[part] = record.documents or ()
+
+    def _pay(self, record: Result) -> None:
+        old = self.totals
+        price, usage = record.price_usd, record.usage
+        self.totals = Totals(
+            old.cost_usd + (price or 0.0),
+            old.unpriced_calls + (price is None and record.text is not None),
+            old.calls + 1,
+            old.input_tokens + (usage.input_tokens if usage else 0),
+            old.output_tokens + (usage.output_tokens if usage else 0),
+        )
+
+    def _faulted(self, _seq: int, record: Faulted) -> None:
+        intent = self.open_intents.pop(record.intent, None)
+        if intent is None:
+            # The part could make nothing of its last reply: that one has to be asked for again.
+            numbers = [n for part, n in self.replies if part == record.part]
+            if numbers:
+                del self.replies[record.part, max(numbers)]
+        elif record.fault.billed in ("maybe", "partly"):
+            self._doubt(record.intent, intent)
+        if record.operation == "generation":
+            self.text_is_whole = False
+        self.attempts[record.part] = self.attempts.get(record.part, 0) + 1
+        self.fault = record
+
+    def _recovery(self, seq: int, record: Recovery) -> None:
+        self.tried += (record.strategy,)
+        if record.counts:
+            self.actions += 1
+        elif record.part in self.attempts:
+            self.attempts[record.part] -= 1
+        self.waited_s += record.delay_s
+        self.restarts += record.strategy == "full_restart"
+        if record.parameters:
+            self.parameters = {**self.parameters, **record.parameters}
+        self.skipped.update(record.skips)
+        if record.sets_aside:
+            self._go_back(record.to)
+        self.recovery = (seq, record)
+        self.recovery_from = self.totals
+
+    def _outcome(self, _seq: int, _record: Outcome) -> None:
+        self.recovery = None
+
+    def _reached(self, _seq: int, record: Reached) -> None:
+        self.step_at = record.at
+        self.tried = ()
+        if record.step == "validation":
+            self.rank_text()
+        if record.to != self.position:
+            self._go_on(record.to)
+
+    def rank_text(self) -> None:
+        """See whether this iteration's text is the best so far, now that its verdicts are in."""
+        verdicts = self.verdicts.values()
+        scores = [float(one.passed) if one.score is None else one.score for one in verdicts]
+        found = Best(
+            seq=self.text_seq,
+            iteration=self.position.iteration,
+            passed=sum(one.passed for one in verdicts),
+            mean_score=sum(scores) / len(scores) if scores else 0.0,
+        )
+        old = self.best
+        if old is None or (found.passed, found.mean_score) >= (old.passed, old.mean_score):
+            self.best, self.best_thought = found, None
+
+    def _closed(self, _seq: int, record: Closed) -> None:
+        self.closed = record
+
+    # Moving --------------------------------------------------------------------------------
+
+    def _go_on(self, to: Position) -> None:
+        """To the next operation: what only the one left behind needed is forgotten."""
+        self.replies = {}
+        self.attempts = {}
+        if to.iteration > self.position.iteration:
+            self.draft = self._leave_text()
+            self.thoughts.append(self.draft)
+            self._forget_from("generation")
+        self.position = to
+
+    def _go_back(self, to: Position) -> None:
+        """To an earlier operation: what it and the later ones had made is set aside."""
+        self._leave_text()
+        self._forget_from(to.operation)
+        self.replies = {}
+        self.attempts = {}
+        if to.afresh:
+            self.draft = None
+        if to.iteration < self.position.iteration:
+            self.thoughts = []
+            self.earlier = None
+        self.position = to
+
+    def _leave_text(self) -> Thought:
+        thought = self.thought()
+        if self.best is not None and self.best.seq == self.text_seq:
+            self.best_thought = thought
+        return thought
+
+    def _forget_from(self, operation: Operation) -> None:
+        start = OPERATIONS.index(operation)
+        if start <= _RETRIEVAL:
+            self.documents, self.documents_at = {}, ()
+        if start <= _GENERATION:
+            self.text, self.text_seq, self.text_at, self.model_prompt = None, -1, 0.0, None
+            self.text_is_whole = False
+        if start <= _VALIDATION:
+            self.verdicts = {}
+        if start <= _CRITIC_RETRIEVAL:
+            self.critic_documents = {}
+        if start <= _CRITICISM:
+            self.feedback = {}
+        self.skipped = set()
+
+    _FOLD: ClassVar[dict[type[Any], Callable[[Any, int, Any], None]]] = {
+        Opened: _opened,
+        Intent: _intent,
+        Handle: _nothing,
+        Partial: _nothing,
+        Result: _result,
+        Faulted: _faulted,
+        Recovery: _recovery,
+        Outcome: _outcome,
+        Reached: _reached,
+        Closed: _closed,
+    }
+
+
+_RETRIEVAL, _GENERATION, _VALIDATION, _CRITIC_RETRIEVAL, _CRITICISM = range(5)
+
+
+def _flat(by_part: dict[str, tuple[Document, ...]]) -> tuple[Document, ...]:
+    """All documents, in the order of their retrievers."""
+    if len(by_part) == 1:
+        return next(iter(by_part.values()))
+    return tuple([one for some in by_part.values() for one in some])
+
+
+def fold(chain_id: str, records: Iterable[Record]) -> State:
+    """The state that a whole log, from its first record, comes to."""
+    state = State(chain_id)
+    for record in records:
+        state.apply(record)
+    return state
