@@ -1,0 +1,143 @@
+"""What recovery is allowed: attempts, actions, restarts, deaths, waits and budgets (floor 4).
+
+All are counted from the log, so a crash cannot reset them. Sources: three attempts a step (Google SRE
+book, "Addressing Cascading Failures"); full jitter (AWS Architecture Blog, "Exponential Backoff and
+Jitter"); a stated wait above five minutes is no pause but an exhausted quota.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from sifaka.faults import Fault
+from sifaka.log.state import State
+from sifaka.recovery.actions import RecoveryAction, RecoveryStrategy
+
+__all__ = ["Budget", "Limits", "backoff_s", "refusal", "with_wait"]
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How often a run may try before it stops; times in seconds."""
+
+    attempts_per_step: int = 3
+    actions: int = 8
+    full_restarts: int = 2
+    deaths: int = 10
+    waits_s: float = 3600.0
+
+
+class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The most a run may use over all its lives; None: no limit. ``seconds`` are those it is alive."""
+
+    usd: float | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+
+    @classmethod
+    def of(cls, value: object) -> Budget:
+        """A budget from a number (US dollars), a mapping, a Budget or None.
+
+        Raises ``ValueError`` with what may be written.
+        """
+        if isinstance(value, Budget):
+            return value
+        if value is None:
+            return cls()
+        try:
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return cls(usd=float(value))._checked()
+            return msgspec.convert(value, cls)._checked()
+        except (msgspec.ValidationError, ValueError) as error:
+            raise ValueError(
+                f"budget={value!r}: {error}. Write a number of US dollars, or a dict with any of "
+                '"usd", "tokens", "seconds"'
+            ) from error
+
+    def _checked(self) -> Budget:
+        for limit in (self.usd, self.tokens, self.seconds):
+            if limit is not None and not limit >= 0:
+                raise ValueError("a budget is not negative")
+        return self
+
+    def exhausted(
+        self, state: State, now: float, price_max_usd: float | None = 0.0, tokens_max: int = 0
+    ) -> str | None:
+        """Why the next call, of at most that price and that many tokens, must not be made, or None.
+
+        A call in doubt counts with its highest price; an unknown price counts nothing.
+        """
+        if self.usd is not None:
+            doubts = sum(one.price_max_usd or 0.0 for one in state.doubts.values())
+            spent, most = state.totals.cost_usd + doubts, price_max_usd or 0.0
+            if spent >= self.usd > 0 or spent + most > self.usd:
+                return (
+                    f"the budget of ${self.usd:.4f} does not cover the next call: ${spent:.4f} are "
+                    f"spent or in doubt, and it may cost ${most:.4f}"
+                )
+        if self.tokens is not None:
+            used = state.totals.input_tokens + state.totals.output_tokens
+            if used + tokens_max >= self.tokens:
+                return f"the budget of {self.tokens:,} tokens is used up ({used:,})"
+        if self.seconds is not None and state.active_s(now) >= self.seconds:
+            return f"the time budget of {self.seconds:g} s is used up"
+        return None
+
+
+_SLOW_KINDS = ("rate_limit", "overloaded", "server_error")
+
+
+def backoff_s(fault: Fault, attempt: int, random: Any) -> float:
+    """Seconds to wait before attempt ``attempt + 1``: full jitter, or the stated wait plus jitter.
+
+    ``random`` is a seeded generator: the same run at the same record waits equally long.
+    """
+    base, cap = (1.0, 60.0) if fault.kind in _SLOW_KINDS else (0.5, 8.0)
+    jitter: float = random.uniform(0.0, min(cap, base * 2 ** (attempt - 1)))
+    return jitter if fault.retry_after_s is None else fault.retry_after_s + jitter / 4
+
+
+_WAITS = (RecoveryStrategy.RETRY_CURRENT_STEP, RecoveryStrategy.MODIFY_PARAMETERS)
+
+
+def with_wait(action: RecoveryAction, fault: Fault, attempt: int, seed: str) -> RecoveryAction:
+    """The action with the wait it needs before a transient fault is tried again.
+
+    A retry after the wait that the provider itself stated uses up no allowance.
+    """
+    if action.strategy not in _WAITS or not fault.transient or action.delay_s:
+        return action
+    from random import Random  # here: only a run that failed needs it
+
+    delay_s = backoff_s(fault, attempt, Random(seed))  # noqa: S311 - jitter, no secret
+    retries = action.strategy is RecoveryStrategy.RETRY_CURRENT_STEP
+    counts = fault.retry_after_s is None or not retries
+    return msgspec.structs.replace(action, delay_s=round(delay_s, 3), counts=counts)
+
+
+def refusal(
+    action: RecoveryAction,
+    state: State,
+    part: str,
+    limits: Limits,
+    budget: Budget,
+    now: float,
+) -> str | None:
+    """Why ``action`` is not allowed now, as one sentence, or None."""
+    strategy = action.strategy
+    if state.waited_s + action.delay_s > limits.waits_s:
+        return f"the run has waited {state.waited_s:.0f} s already"
+    if budget.seconds is not None and state.active_s(now) + action.delay_s > budget.seconds:
+        return f"waiting {action.delay_s:.0f} s would pass the time budget"
+    if not action.counts:
+        return None
+    if state.actions >= limits.actions:
+        return f"{limits.actions} recovery actions have been tried"
+    if strategy is RecoveryStrategy.FULL_RESTART and state.restarts >= limits.full_restarts:
+        return f"the run was restarted {limits.full_restarts} times"
+    again = (RecoveryStrategy.RETRY_CURRENT_STEP, RecoveryStrategy.MODIFY_PARAMETERS)
+    attempts = state.attempts.get(part, 0)
+    if strategy in again and attempts >= limits.attempts_per_step:
+        return f"this step was attempted {attempts} times"
+    return None
