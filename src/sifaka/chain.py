@@ -1,0 +1,491 @@
+"""The chain: what a user configures and runs (floor 7)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from contextlib import aclosing
+from copy import copy
+from functools import partial
+from typing import Any, Literal, Self, TypeVar, cast
+
+import msgspec
+
+from sifaka.clock import Clock, SystemClock
+from sifaka.drivers import Returned, adrive, drive
+from sifaka.engine.plan import BoundModel, BoundPart, Plan, bind_part, new_chain_id, resolve_model
+from sifaka.engine.run import Engine, Intention
+from sifaka.errors import ChainError, UnknownChainError, UsageError
+from sifaka.log.checkpoint import ChainCheckpoint
+from sifaka.log.fork import fork_point, forked
+from sifaka.log.records import OPERATIONS, Record
+from sifaka.log.state import State
+from sifaka.recovery.actions import RecoveryAction
+from sifaka.recovery.limits import Budget, Limits
+from sifaka.recovery.manager import RecoveryManager
+from sifaka.storage.base import Change, Storage
+from sifaka.storage.checkpoints import CachedCheckpointStorage
+from sifaka.storage.journal import Lease, check_chain_id
+from sifaka.storage.urls import open_storage
+from sifaka.thought import Thought
+from sifaka.views import bottlenecks
+
+__all__ = ["Chain"]
+
+Durability = Literal["step", "iteration", "exit"]
+_DURABILITIES = ("step", "iteration", "exit")
+_T = TypeVar("_T")
+
+
+class Chain:
+    """A model, what it is asked, and the parts that retrieve, validate and criticise for it.
+
+    A chain object has one run until its prompt changes; then a new one. Every step of a run is saved
+    in ``checkpoint_storage``; running it again goes on where it stopped.
+
+    Args:
+        model: a spec such as ``"local:smollm2"``, an object with ``generate``, or a callable.
+        prompt: what to write; or later, by :meth:`with_prompt`.
+        checkpoint_storage: a storage object or URL; None keeps the run in memory, for this chain alone.
+        max_improvement_iterations: how many improvements may follow the first text.
+        always_apply_critics: criticise also what passed validation.
+        chain_id: names the run; an existing one of that name is continued, a done one returned.
+        durability: when records become durable: every "step", every "iteration" or at "exit" only; or
+            a mapping from operation to one of these. Anything but "step" may pay calls twice, unseen.
+        on_doubt: what to do about a call that was sent and whose answer was never recorded:
+            "repeat" it (it is reported in ``thought.in_doubt``), or "stop".
+        budget: the most the run may use: US dollars, or a dict of "usd", "tokens", "seconds".
+        clock: where the time comes from.
+    """
+
+    def __init__(
+        self,
+        model: object = None,
+        prompt: str | None = None,
+        *,
+        checkpoint_storage: CachedCheckpointStorage | Storage | str | None = None,
+        max_improvement_iterations: int = 3,
+        always_apply_critics: bool = True,
+        chain_id: str | None = None,
+        durability: Durability | Mapping[str, Durability] = "step",
+        on_doubt: Literal["repeat", "stop"] = "repeat",
+        budget: float | Mapping[str, float] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._clock: Clock = clock or SystemClock()
+        self._storage = open_storage(checkpoint_storage)
+        self._chain_id = new_chain_id() if chain_id is None else check_chain_id(chain_id)
+        self._began = False
+        self._model: BoundModel | None = None
+        self._prompt: str | None = None
+        self._system_prompt: str | None = None
+        self._parts: dict[str, list[BoundPart]] = {
+            "model_retriever": [],
+            "critic_retriever": [],
+            "validator": [],
+            "critic": [],
+        }
+        self._plan: Plan | None = None
+        self._accept_plan_change = False
+        self._settings: dict[str, Any] = {"critique_final": False}
+        self.with_options(
+            max_improvement_iterations=max_improvement_iterations,
+            always_apply_critics=always_apply_critics,
+            durability=durability,
+            on_doubt=on_doubt,
+            budget=budget,
+        )
+        if model is not None:
+            self.with_model(model)
+        if prompt is not None:
+            self.with_prompt(prompt)
+
+    # Configuring ---------------------------------------------------------------------------
+
+    def with_model(self, model: object) -> Self:
+        """Use this model: a spec string, an object with ``generate``, or a callable."""
+        self._model = resolve_model(model)
+        self._plan = None
+        return self
+
+    def with_prompt(self, prompt: str) -> Self:
+        """Ask for this. A chain that has run gets a new run, under a new id."""
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise UsageError(f"a prompt is a text that is not blank, this one is {prompt!r}")
+        if prompt != self._prompt and self._began:
+            self._chain_id, self._began = new_chain_id(), False
+        self._prompt = prompt
+        return self
+
+    def with_system_prompt(self, system_prompt: str | None) -> Self:
+        """Give the model these standing instructions."""
+        self._system_prompt = system_prompt
+        return self
+
+    def with_model_retrievers(self, retrievers: Iterable[object]) -> Self:
+        """Retrieve documents with these before the first text is written."""
+        return self._with_parts("model_retriever", retrievers)
+
+    def with_critic_retrievers(self, retrievers: Iterable[object]) -> Self:
+        """Retrieve documents with these for the critics, after each text."""
+        return self._with_parts("critic_retriever", retrievers)
+
+    def validate_with(self, *validators: object) -> Self:
+        """Add validators: objects with ``name`` and ``validate(thought)``, or callables."""
+        return self._with_parts("validator", validators)
+
+    def improve_with(self, *critics: object) -> Self:
+        """Add critics: objects with ``name`` and ``critique(thought)``, or callables."""
+        return self._with_parts("critic", critics)
+
+    def _with_parts(self, kind: str, parts: Iterable[object]) -> Self:
+        for part in parts:
+            taken = [one.name for some in self._parts.values() for one in some]
+            self._parts[kind].append(bind_part(kind, part, [*taken, "model"]))
+        self._plan = None
+        return self
+
+    def with_options(self, **options: Any) -> Self:
+        """Set options; None takes one back.
+
+        The chain's own: the constructor's, and ``critique_final`` (criticise the last text too),
+        ``allow_partial_results`` (keep texts that were cut off), ``validation_strictness`` (share of
+        validators that must pass, 0 to 1), ``max_documents``, ``max_context_chars``, ``batch_size`` (how
+        many parts run together), ``timeout_s`` (seconds a call may take), ``limits`` (a dict of
+        :class:`sifaka.recovery.limits.Limits`' fields), ``on_plan_change`` ("refuse" or "accept").
+        Every other (``temperature``, ``max_tokens``, …) goes to the model. Raises UsageError.
+        """
+        accepted = options.pop("on_plan_change", None)
+        if accepted is not None:
+            choice = _one_of("on_plan_change", accepted, ("refuse", "accept"))
+            self._accept_plan_change = choice == "accept"
+        for name, value in options.items():
+            if value is None:
+                self._settings.pop(name, None)
+            else:
+                self._settings[name] = _checked(name, value)
+        return self
+
+    # Running -------------------------------------------------------------------------------
+
+    @property
+    def chain_id(self) -> str:
+        """The run's name in the store."""
+        return self._chain_id
+
+    def run(self) -> Thought:
+        """Run to the end, or go on where the run stopped. Raises ChainError at the first fault."""
+        return _result(self._run(recover=False, wait=0.0))
+
+    def run_with_recovery(self) -> Thought:
+        """As :meth:`run`, recovering from faults. Raises ChainError when nothing is left to try."""
+        return _result(self._run(recover=True, wait=0.0))
+
+    def resume(
+        self,
+        chain_id: str | None = None,
+        *,
+        action: RecoveryAction | None = None,
+        recover: bool = True,
+        wait: float = 0.0,
+    ) -> Thought:
+        """Go on with a run that exists, this chain's or ``chain_id``, after applying ``action`` to it.
+
+        ``wait`` is how many seconds to wait for a living owner. Raises UnknownChainError, OwnedError,
+        ChainError.
+        """
+        self._take_up(chain_id, action, wait)
+        return _result(self._run(recover=recover, wait=wait))
+
+    def stream(self, *, recover: bool = False, wait: float = 0.0) -> Generator[Record, None, Thought]:
+        """Run, and yield the log's records as they become durable; the thought is what it returns."""
+        run = self._run(recover=recover, wait=wait)
+        while True:
+            try:
+                records = next(run)
+            except StopIteration as stop:
+                return cast("Thought", stop.value)
+            yield from records
+
+    def _run(self, *, recover: bool, wait: float) -> Generator[list[Record], None, Thought]:
+        journal = self._storage.journal
+        lease = journal.claim(self._begin(), wait_s=wait)
+        try:
+            engine = self._engine(self._state(lease), lease, recover=recover)
+            return cast("Thought", (yield from drive(engine.run(), journal, lease, self._clock)))
+        finally:
+            journal.release(lease)
+
+    async def arun(self) -> Thought:
+        """As :meth:`run`, in the running event loop."""
+        return await _aresult(self._arun(recover=False))
+
+    async def arun_with_recovery(self) -> Thought:
+        """As :meth:`run_with_recovery`, in the running event loop."""
+        return await _aresult(self._arun(recover=True))
+
+    async def aresume(
+        self,
+        chain_id: str | None = None,
+        *,
+        action: RecoveryAction | None = None,
+        recover: bool = True,
+        wait: float = 0.0,
+    ) -> Thought:
+        """As :meth:`resume`, in the running event loop."""
+        await self._storage.journal.off_loop(lambda: self._take_up(chain_id, action, wait))
+        return await _aresult(self._arun(recover=recover, wait=wait))
+
+    async def astream(self, *, recover: bool = False, wait: float = 0.0) -> AsyncGenerator[Record, None]:
+        """As :meth:`stream`, for ``async for``; the thought is then :meth:`get_thought`'s."""
+        async with aclosing(self._arun(recover=recover, wait=wait)) as run:
+            async for records in run:
+                if not isinstance(records, Thought):
+                    for record in records:
+                        yield record
+
+    async def _arun(
+        self, *, recover: bool, wait: float = 0.0
+    ) -> AsyncGenerator[list[Record] | Thought, None]:
+        """Yields the records as they become durable, and at last the thought."""
+        journal = self._storage.journal
+        lease = await journal.aclaim(self._begin(), wait_s=wait)
+        try:
+            state = await journal.off_loop(lambda: self._state(lease))
+            engine = self._engine(state, lease, recover=recover, asynchronous=True)
+            returned = Returned()
+            run = adrive(engine.run(), journal, lease, self._clock, returned)
+            async with aclosing(run):
+                async for records in run:
+                    yield records
+            yield cast("Thought", returned.value)
+        finally:
+            await journal.off_loop(lambda: journal.release(lease))
+
+    def _begin(self) -> str:
+        self._began = True
+        return self._chain_id
+
+    def _state(self, lease: Lease) -> State:
+        """The state the log is in, now that nobody else can write to it."""
+        if lease.is_new:
+            return State(lease.chain_id)
+        loaded = self._storage.load(lease.chain_id)
+        lease.next_seq, lease.prev = loaded.state.next_seq, loaded.prev
+        return loaded.state
+
+    def _engine(
+        self, state: State, lease: Lease, *, recover: bool = False, asynchronous: bool = False
+    ) -> Engine:
+        if self._model is None:
+            raise UsageError('the chain has no model: Chain(model="local:smollm2"), or with_model')
+        if self._plan is None:
+            parts = {kind: tuple(some) for kind, some in self._parts.items()}
+            self._plan = Plan(
+                model=self._model,
+                model_retrievers=parts["model_retriever"],
+                critic_retrievers=parts["critic_retriever"],
+                validators=parts["validator"],
+                critics=parts["critic"],
+            )
+        lease.label = self._settings.get("label", "")
+        want = Intention(
+            prompt=self._prompt,
+            system_prompt=self._system_prompt,
+            settings={**self._settings, "model": self._model.name},
+            recover=recover,
+            asynchronous=asynchronous,
+            on_doubt=self._settings["on_doubt"],
+            accept_plan_change=self._accept_plan_change,
+            died=lease.took_over,
+        )
+        return Engine(state, self._plan, want, self._clock)
+
+    # Recovering ----------------------------------------------------------------------------
+
+    def get_recovery_suggestions(self, error: BaseException) -> list[RecoveryAction]:
+        """The actions that may help after ``error``, best first; a ChainError is unwrapped."""
+        if isinstance(error, ChainError) and error.suggestions:
+            return list(error.suggestions)
+        checkpoints = self.get_checkpoint_history()
+        last = checkpoints[-1] if checkpoints else None
+        return RecoveryManager(self._storage).analyze_failure(last, error)
+
+    def apply_recovery_action(self, action: RecoveryAction, *, wait: float = 0.0) -> bool:
+        """Record ``action`` in the run's log; the next run goes on from it. Nothing is called.
+
+        False, and nothing changed, where the run is done or the action cannot be applied where it
+        stands (a generation cannot be skipped).
+        """
+        journal = self._storage.journal
+        lease = journal.claim(self._begin(), wait_s=wait)
+        try:
+            engine = self._engine(self._state(lease), lease)
+            return cast("bool", _result(drive(engine.apply(action), journal, lease, self._clock)))
+        finally:
+            journal.release(lease)
+
+    _apply_recovery_action = apply_recovery_action
+
+    def _take_up(self, chain_id: str | None, action: RecoveryAction | None, wait: float) -> None:
+        wanted = self._chain_id if chain_id is None else check_chain_id(chain_id)
+        if self._storage.storage.entry(wanted) is None:
+            raise UnknownChainError(wanted)
+        self._chain_id = wanted
+        if action is not None and not self.apply_recovery_action(action, wait=wait):
+            raise UsageError(
+                f"{action.strategy.value} cannot be applied to run {wanted!r}: it is done, or stands at "
+                "a step that cannot be skipped"
+            )
+
+    def fork(
+        self,
+        chain_id: str | None = None,
+        *,
+        before: int | None = None,
+        step: str | None = None,
+        iteration: int | None = None,
+        new_id: str | None = None,
+    ) -> Chain:
+        """A new run that shares the beginning of this one (or of ``chain_id``), as a chain of its own.
+
+        It begins at the newest checkpoint that lies before record ``before``, is of that ``step`` (one
+        of the seven) and of that ``iteration``, where these are given. What the first run paid is not
+        counted again. Raises UnknownChainError, and UsageError where no checkpoint fits.
+        """
+        source = self._chain_id if chain_id is None else chain_id
+        records = fork_point(self._storage.records(source), before, step, iteration)
+        if not records:
+            raise UsageError(
+                f"run {source!r} has no checkpoint before={before} step={step} iteration={iteration}"
+            )
+        other = copy(self)
+        other._parts = {kind: list(some) for kind, some in self._parts.items()}
+        other._settings = dict(self._settings)
+        other._chain_id = new_chain_id() if new_id is None else check_chain_id(new_id)
+        other._began = True
+        journal = self._storage.journal
+        lease = journal.claim(other._chain_id)
+        try:
+            if not lease.is_new:
+                raise UsageError(f"there is a run named {other._chain_id!r} already; choose another id")
+            change = Change("interrupted", self._clock.time(), release=True)
+            now = self._clock.time()
+            journal.append(lease, forked(records, source, other._chain_id, now), change)
+        finally:
+            journal.release(lease)
+        return other
+
+    # Looking back --------------------------------------------------------------------------
+
+    def get_thought(self) -> Thought | None:
+        """The run's best thought so far, as its log has it; None where it has no log yet."""
+        if self._storage.storage.entry(self._chain_id) is None:
+            return None
+        return self._storage.load(self._chain_id).state.best_draft()
+
+    def get_checkpoint_history(self) -> list[ChainCheckpoint]:
+        """The run's checkpoints, oldest first."""
+        return self._storage.get_checkpoints(self._chain_id)
+
+    def get_performance_bottlenecks(self) -> list[str]:
+        """Where the run's time and money went, one sentence an operation, costliest first."""
+        if self._storage.storage.entry(self._chain_id) is None:
+            return []
+        return bottlenecks(self._storage.records(self._chain_id))
+
+
+def _result(run: Generator[Any, None, _T]) -> _T:
+    while True:
+        try:
+            next(run)
+        except StopIteration as stop:
+            return cast("_T", stop.value)
+
+
+async def _aresult(run: AsyncGenerator[Any, None]) -> Thought:
+    """The thought that a run ends with."""
+    last: Any = None
+    async with aclosing(run):
+        async for got in run:
+            last = got
+    return cast("Thought", last)
+
+
+# Options -----------------------------------------------------------------------------------
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise UsageError(f"{name}={value!r}; it is one of {', '.join(map(repr, allowed))}")
+    return str(value)
+
+
+def _number(name: str, value: object, least: float, most: float | None = None) -> Any:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and value >= least
+    if not good or (most is not None and value > most):  # type: ignore[operator]
+        upto = f" to {most:g}" if most is not None else " or more"
+        raise UsageError(f"{name}={value!r}; it is a number, {least:g}{upto}")
+    return value
+
+
+def _whole(name: str, value: object, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UsageError(f"{name}={value!r}; it is a whole number, {least} or more")
+    return value
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{name}={value!r}; it is True or False")
+    return value
+
+
+def _durability(name: str, value: object) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            _one_of(f"a key of {name}", step, OPERATIONS): _one_of(name, mode, _DURABILITIES)
+            for step, mode in cast("Mapping[str, str]", value).items()
+        }
+    return _one_of(name, value, _DURABILITIES)
+
+
+def _budget(_name: str, value: object) -> dict[str, Any]:
+    try:
+        fields = msgspec.structs.asdict(Budget.of(value))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return {field: limit for field, limit in fields.items() if limit is not None}
+
+
+def _limits(_name: str, value: object) -> dict[str, Any]:
+    try:
+        return msgspec.structs.asdict(msgspec.convert(value, Limits))
+    except msgspec.ValidationError as error:
+        known = ", ".join(Limits.__struct_fields__)
+        raise UsageError(f"limits={value!r}: {error}. It is a dict of {known}") from error
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "allow_partial_results": _flag,
+    "always_apply_critics": _flag,
+    "batch_size": partial(_whole, least=1),
+    "budget": _budget,
+    "critique_final": _flag,
+    "durability": _durability,
+    "limits": _limits,
+    "max_context_chars": partial(_whole, least=0),
+    "max_documents": partial(_whole, least=0),
+    "max_improvement_iterations": partial(_whole, least=0),
+    "max_tokens": partial(_whole, least=1),
+    "on_doubt": partial(_one_of, allowed=("repeat", "stop")),
+    "temperature": partial(_number, least=0.0),
+    "timeout_s": partial(_number, least=0.001),
+    "validation_strictness": partial(_number, least=0.0, most=1.0),
+}
+
+
+def _checked(name: str, value: object) -> Any:
+    if name == "model":
+        raise UsageError("set the model with with_model(...)")
+    check = _CHECKS.get(name)
+    return value if check is None else check(name, value)

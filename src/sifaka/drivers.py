@@ -1,0 +1,293 @@
+"""Performing what the engine yields: one synchronous driver, one asynchronous (floor 6).
+
+Both are loops over three effects and decide nothing. Each yields the records that have become durable,
+as they do, which is what ``stream`` shows; the engine's result is theirs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from functools import partial
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Any
+
+from sifaka.clock import Clock
+from sifaka.engine.effects import Append, Call, Done, Effect, Perform, Sleep
+from sifaka.log.records import Record
+from sifaka.storage.journal import Journal, Lease
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Returned", "adrive", "drive"]
+
+
+class Returned:
+    """Where an asynchronous generator leaves what it returns."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: Any = None
+
+
+# Synchronous -------------------------------------------------------------------------------
+
+
+def drive(
+    engine: Generator[Effect, Any, Any], journal: Journal, lease: Lease, clock: Clock
+) -> Generator[list[Record], None, Any]:
+    """Perform an engine's effects in this thread; yields the records made durable, returns its result."""
+    calls = _Threads(clock)
+    answer: Any = None
+    try:
+        while True:
+            try:
+                effect = engine.send(answer)
+            except StopIteration as stop:
+                return stop.value
+            answer = None
+            if isinstance(effect, Perform):
+                answer = calls.perform(effect.calls)
+            elif isinstance(effect, Append):
+                journal.append(lease, effect.records, effect.change)
+                yield effect.records
+            elif isinstance(effect, Sleep):
+                clock.sleep(max(0.0, effect.until - clock.time()))
+    finally:
+        engine.close()
+
+
+class _Threads:
+    """Calls of one run: one alone in the caller's thread, several in threads of their own."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._done: SimpleQueue[Done] = SimpleQueue()
+        self._out: dict[int, float | None] = {}
+
+    def perform(self, calls: list[Call]) -> Done:
+        if len(calls) == 1 and not self._out and calls[0].timeout_s is None:
+            return _call(calls[0], self._clock)
+        for call in calls:
+            limit = call.timeout_s
+            self._out[call.key] = None if limit is None else self._clock.monotonic() + limit
+            _workers.submit(partial(self._work, call))
+        return self._next()
+
+    def _work(self, call: Call) -> None:
+        self._done.put(_call(call, self._clock))
+
+    def _next(self) -> Done:
+        """The next answer, or the first call whose time is up: what it still answers is not heard."""
+        from queue import Empty
+
+        while True:
+            ends = [(end, key) for key, end in self._out.items() if end is not None]
+            try:
+                wait = max(0.0, min(ends)[0] - self._clock.monotonic()) if ends else None
+                done = self._done.get(timeout=wait)
+            except Empty:
+                _, key = min(ends)
+                del self._out[key]
+                return Done(key, None, TimeoutError("no answer within timeout_s"), 0.0)
+            if self._out.pop(done.key, False) is not False:
+                return done
+
+
+def _call(call: Call, clock: Clock) -> Done:
+    start = clock.monotonic()
+    try:
+        value = call.function(*call.args, **call.kwargs)
+        if hasattr(value, "__await__"):
+            value = _background.wait_for(value)
+    except BaseException as error:  # noqa: BLE001 - the engine decides; a thread must not swallow it
+        return Done(call.key, None, error, clock.monotonic() - start)
+    return Done(call.key, value, None, clock.monotonic() - start)
+
+
+class _Workers:
+    """Daemon threads that are kept for the next call: one that hangs holds up nobody's exit."""
+
+    def __init__(self) -> None:
+        self._idle: deque[SimpleQueue[Callable[[], None]]] = deque()
+
+    def submit(self, work: Callable[[], None]) -> None:
+        try:
+            queue = self._idle.pop()
+        except IndexError:
+            queue = SimpleQueue[Callable[[], None]]()
+            Thread(target=self._run, args=(queue,), name="sifaka-call", daemon=True).start()
+        queue.put(work)
+
+    def _run(self, queue: SimpleQueue[Callable[[], None]]) -> None:
+        while True:
+            queue.get()()
+            self._idle.append(queue)
+
+
+class _Background:
+    """An event loop in a thread of its own, for async parts of synchronous runs.
+
+    One for the process, so that clients which are bound to a loop keep their connections; it also
+    serves runs started inside somebody's running loop, as in a notebook.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def wait_for(self, awaitable: Awaitable[Any]) -> Any:
+        import asyncio
+
+        return asyncio.run_coroutine_threadsafe(_await(awaitable), self._running()).result()
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        import asyncio
+
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                run = self._loop.run_forever
+                Thread(target=run, name="sifaka-async-parts", daemon=True).start()
+            return self._loop
+
+
+async def _await(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+_workers = _Workers()
+_background = _Background()
+
+
+def _after_fork() -> None:
+    """A child has none of its parent's threads."""
+    global _workers, _background
+    _workers, _background = _Workers(), _Background()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+# Asynchronous ------------------------------------------------------------------------------
+
+
+async def adrive(
+    engine: Generator[Effect, Any, Any],
+    journal: Journal,
+    lease: Lease,
+    clock: Clock,
+    returned: Returned,
+) -> AsyncGenerator[list[Record], None]:
+    """As :func:`drive`, in the running event loop; what the engine returns is left in ``returned``."""
+    calls = _Tasks(clock, journal)
+    answer: Any = None
+    try:
+        while True:
+            try:
+                effect = engine.send(answer)
+            except StopIteration as stop:
+                returned.value = stop.value
+                return
+            answer = None
+            if isinstance(effect, Perform):
+                answer = await calls.perform(effect.calls)
+            elif isinstance(effect, Append):
+                await journal.aappend(lease, effect.records, effect.change)
+                yield effect.records
+            elif isinstance(effect, Sleep):
+                await clock.asleep(max(0.0, effect.until - clock.time()))
+    finally:
+        calls.cancel()
+        engine.close()
+
+
+class _Tasks:
+    """Calls of one run: one alone in the run's own task, several in tasks beside it."""
+
+    def __init__(self, clock: Clock, journal: Journal) -> None:
+        self._clock = clock
+        self._journal = journal
+        self._out: set[asyncio.Task[Done]] = set()
+        self._done: deque[Done] = deque()
+        self._woken: asyncio.Future[None] | None = None
+
+    async def perform(self, calls: list[Call]) -> Done:
+        if len(calls) == 1 and not self._out and not self._done:
+            done = await self._call(calls[0])
+            if not calls[0].inline:
+                await self._journal.turn()
+            return done
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        for call in calls:
+            task = loop.create_task(self._call(call))
+            self._out.add(task)
+            task.add_done_callback(self._finished)
+        while not self._done:
+            self._woken = loop.create_future()
+            await self._woken
+        done = self._done.popleft()
+        await self._journal.turn()
+        return done
+
+    def _finished(self, task: asyncio.Task[Done]) -> None:
+        self._out.discard(task)
+        if task.cancelled():
+            return
+        self._done.append(task.result())
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
+
+    async def _call(self, call: Call) -> Done:
+        clock = self._clock
+        start = clock.monotonic()
+        try:
+            if call.inline:
+                value = call.function(*call.args, **call.kwargs)
+            elif call.timeout_s is not None:
+                import asyncio
+
+                value = await asyncio.wait_for(_value_of(call), call.timeout_s)
+            else:
+                value = await _value_of(call)
+        except Exception as error:  # noqa: BLE001 - whatever a part raises, the engine decides
+            return Done(call.key, None, error, clock.monotonic() - start)
+        return Done(call.key, value, None, clock.monotonic() - start)
+
+    def cancel(self) -> None:
+        for task in self._out:
+            task.cancel()
+
+
+async def _value_of(call: Call) -> Any:
+    """The part's answer; one that is not async works in a thread, so that the loop stays free."""
+    if call.coroutine:
+        return await call.function(*call.args, **call.kwargs)
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Done] = loop.create_future()
+
+    def work() -> None:
+        try:
+            done = Done(call.key, call.function(*call.args, **call.kwargs), None, 0.0)
+        except BaseException as error:  # noqa: BLE001 - it is raised again where it is awaited
+            done = Done(call.key, None, error, 0.0)
+        loop.call_soon_threadsafe(settle, done)
+
+    def settle(done: Done) -> None:
+        if not answer.done():
+            answer.set_result(done)
+
+    _workers.submit(work)
+    done = await answer
+    if done.error is not None:
+        raise done.error
+    value = done.value
+    return await value if hasattr(value, "__await__") else value

@@ -1,0 +1,223 @@
+"""A chain's parts as the engine calls them: named, fingerprinted, of one shape each (floor 5).
+
+Whatever a user plugs in (an object with the right method, a plain callable, a model spec's model)
+becomes a :class:`BoundPart` or a :class:`BoundModel`. A callable is known by its name, never by its
+identity, so that tomorrow's process recognises today's plan.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+from zlib import adler32, crc32
+
+import msgspec
+
+from sifaka.errors import PartError
+from sifaka.log.records import PlannedPart
+
+__all__ = [
+    "METHODS",
+    "BoundModel",
+    "BoundPart",
+    "Plan",
+    "bind_model",
+    "bind_part",
+    "digest_of",
+    "new_chain_id",
+    "resolve_model",
+]
+
+METHODS = {
+    "model_retriever": "retrieve",
+    "critic_retriever": "retrieve",
+    "validator": "validate",
+    "critic": "critique",
+}
+"""The method that makes an object a part, by the part's kind."""
+
+_COROUTINE, _GENERATOR = 0x80, 0x20
+_VARARGS, _VARKEYWORDS = 0x04, 0x08
+
+
+class BoundModel(msgspec.Struct, frozen=True):
+    """A model. ``accepts`` are the options it takes, None for any."""
+
+    name: str
+    generate: Callable[..., Any]
+    coroutine: bool
+    agenerate: Callable[..., Any] | None
+    accepts: frozenset[str] | None
+    price_max_usd: Callable[[str, Mapping[str, Any]], float | None] | None
+    fingerprint: str = ""
+
+    def fit(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """The options this model takes, and the names of those it cannot."""
+        accepts = self.accepts
+        if accepts is None or not options:
+            return dict(options), ()
+        taken = {name: value for name, value in options.items() if name in accepts}
+        return taken, tuple(name for name in options if name not in accepts)
+
+
+class BoundPart(msgspec.Struct, frozen=True):
+    """A retriever, validator or critic.
+
+    ``asks`` says that it is a generator that yields model requests; ``pure`` that it calls nobody and
+    costs nothing, so that it needs no intent.
+    """
+
+    kind: str
+    name: str
+    function: Callable[..., Any]
+    coroutine: bool = False
+    asks: bool = False
+    pure: bool = False
+    fingerprint: str = ""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """All that a run calls."""
+
+    model: BoundModel
+    model_retrievers: tuple[BoundPart, ...] = ()
+    critic_retrievers: tuple[BoundPart, ...] = ()
+    validators: tuple[BoundPart, ...] = ()
+    critics: tuple[BoundPart, ...] = ()
+
+    def parts(self) -> tuple[PlannedPart, ...]:
+        """The plan as it is recorded; the model is a setting and may change, so it has no name here."""
+        groups = (self.model_retrievers, self.critic_retrievers, self.validators, self.critics)
+        return tuple(PlannedPart(part.kind, part.name, part.fingerprint) for some in groups for part in some)
+
+
+def bind_part(kind: str, part: object, taken: Iterable[str]) -> BoundPart:
+    """``part`` as a part of that kind, under a name not in ``taken``. Raises PartError."""
+    method = METHODS[kind]
+    function = getattr(part, method, None)
+    if not callable(function):
+        if isinstance(part, type) or not callable(part):
+            raise PartError(
+                f"{part!r} is no {kind.replace('_', ' ')}: it needs a method {method}(), or to be a "
+                f"callable. {_remedy(part)}"
+            )
+        function = part
+    return BoundPart(
+        kind=kind,
+        name=_unique(_name_of(part), taken),
+        function=function,
+        coroutine=_has(function, _COROUTINE),
+        asks=_has(function, _GENERATOR),
+        pure=bool(getattr(part, "pure", False)),
+        fingerprint=_fingerprint(part),
+    )
+
+
+def _remedy(part: object) -> str:
+    return "Pass an instance, not the class" if isinstance(part, type) else "Check what you passed"
+
+
+def bind_model(model: object) -> BoundModel:
+    """``model`` as a model: an object with ``generate``, or a callable. Raises PartError."""
+    generate = getattr(model, "generate", None)
+    agenerate = getattr(model, "agenerate", None)
+    if not callable(generate):
+        generate = agenerate if callable(agenerate) else model
+    if isinstance(model, type) or not callable(generate):
+        raise PartError(
+            f"{model!r} is no model: it needs a method generate(prompt, **options), or to be a callable "
+            'that takes a prompt and returns a text, or a spec such as "local:smollm2"'
+        )
+    stated = getattr(model, "accepts", None)
+    price = getattr(model, "price_max_usd", None)
+    return BoundModel(
+        name=_name_of(model),
+        generate=generate,
+        coroutine=_has(generate, _COROUTINE),
+        agenerate=agenerate if callable(agenerate) else None,
+        accepts=_accepted(generate) if stated is None else frozenset(stated),
+        price_max_usd=cast("Any", price) if callable(price) else None,
+        fingerprint=_fingerprint(model),
+    )
+
+
+def resolve_model(model: object) -> BoundModel:
+    """``model``, or the model that a spec string names. Raises ModelSpecError, PartError."""
+    if isinstance(model, str):
+        from sifaka.models.base import create_model
+
+        model = create_model(model)
+    return bind_model(model)
+
+
+def _name_of(part: object) -> str:
+    for attribute in ("name", "__name__"):
+        name = getattr(part, attribute, None)
+        if isinstance(name, str) and name:
+            return name
+    inner = getattr(part, "func", None)  # functools.partial
+    return _name_of(inner) if inner is not None else type(part).__name__
+
+
+def _unique(name: str, taken: Iterable[str]) -> str:
+    used, number, unique = set(taken), 2, name
+    while unique in used:
+        unique = f"{name}-{number}"
+        number += 1
+    return unique
+
+
+def _code(function: object) -> Any:
+    """The code object behind a function, method or callable object, or None."""
+    function = getattr(function, "func", function)
+    function = getattr(function, "__func__", function)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        call = getattr(type(function), "__call__", None)  # noqa: B004 - its code is wanted, not a yes or no
+        code = getattr(call, "__code__", None)
+    return code
+
+
+def _has(function: object, flag: int) -> bool:
+    code = _code(function)
+    return code is not None and bool(code.co_flags & flag)
+
+
+def _accepted(function: Callable[..., Any]) -> frozenset[str] | None:
+    """The keywords a callable takes beside the prompt; None: any, or not to be found out."""
+    code = _code(function)
+    if code is None:
+        return frozenset()
+    if code.co_flags & _VARKEYWORDS:
+        return None
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    skip = 1 if names[:1] != ("self",) else 2
+    return frozenset(names[skip:])
+
+
+def _fingerprint(part: object) -> str:
+    """A digest of the part's plain settings: equal settings, equal digest, in any process."""
+    fields: dict[str, Any] = getattr(part, "__dict__", {})
+    plain = (str, int, float, bool, tuple, list, type(None))
+    settings: dict[str, Any] = {
+        name: value for name, value in fields.items() if not name.startswith("_") and isinstance(value, plain)
+    }
+    return digest_of(sorted(settings.items(), key=str)) if settings else ""
+
+
+def digest_of(value: object) -> str:
+    """A short digest of a plain value: what tells one request from another, not a forged one.
+
+    A value that no record could hold has none.
+    """
+    try:
+        data = msgspec.msgpack.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return ""
+    return f"{crc32(data):08x}{adler32(data):08x}"
+
+
+def new_chain_id() -> str:
+    """A name for a new run: 16 hexadecimal digits of the system's randomness."""
+    return os.urandom(8).hex()

@@ -1,0 +1,493 @@
+"""The engine: from a position in the log to the end of the run, yielding what it wants done (floor 5).
+
+It does no input or output. First run, resume, resume after an action and a fork are this one path
+from different states; plain runs and runs with recovery differ in :meth:`Engine._fail` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import Any
+
+import msgspec
+
+from sifaka.clock import Clock
+from sifaka.engine.effects import Append, Effect, Sleep
+from sifaka.engine.phase import ENGINE_OPTIONS, Failure, Stopped, run_together
+from sifaka.engine.plan import BoundModel, BoundPart, Plan, resolve_model
+from sifaka.engine.steps import OPERATION_TABLE, after_criticism, after_validation
+from sifaka.errors import ChainError, MissingPromptError, PlanChangedError
+from sifaka.log.prompts import generation_prompt
+from sifaka.log.records import (
+    Closed,
+    Faulted,
+    Opened,
+    Operation,
+    Outcome,
+    Position,
+    Reached,
+    Record,
+    Recovery,
+    Result,
+    Status,
+)
+from sifaka.log.state import State
+from sifaka.parts import Reply, Request
+from sifaka.recovery.actions import RecoveryAction, move
+from sifaka.recovery.limits import Budget, Limits, refusal, with_wait
+from sifaka.recovery.ranking import Situation, rank
+from sifaka.storage.base import Change
+from sifaka.thought import CriticFeedback, Thought, ValidationResult
+
+__all__ = ["Engine", "Intention", "suggestions"]
+
+
+class Intention:
+    """What the caller wants of this life of the run."""
+
+    __slots__ = (
+        "accept_plan_change",
+        "asynchronous",
+        "died",
+        "on_doubt",
+        "prompt",
+        "recover",
+        "settings",
+        "system_prompt",
+    )
+
+    def __init__(
+        self,
+        *,
+        prompt: str | None,
+        system_prompt: str | None,
+        settings: dict[str, Any],
+        recover: bool = False,
+        asynchronous: bool = False,
+        on_doubt: str = "repeat",
+        accept_plan_change: bool = False,
+        died: bool = False,
+    ) -> None:
+        self.prompt = prompt
+        self.system_prompt = system_prompt
+        self.settings = settings
+        self.recover = recover
+        self.asynchronous = asynchronous
+        self.on_doubt = on_doubt
+        self.accept_plan_change = accept_plan_change
+        self.died = died
+
+
+class Engine:
+    """One life of a run. Drive :meth:`run` or :meth:`apply` with a driver, once."""
+
+    def __init__(self, state: State, plan: Plan, want: Intention, clock: Clock) -> None:
+        self.state = state
+        self.plan = plan
+        self.want = want
+        self.clock = clock
+        self.asynchronous = want.asynchronous
+        self.budget = Budget.of(want.settings.get("budget"))
+        self.limits = msgspec.convert(want.settings.get("limits", {}), Limits)
+        self._pending: list[Record] = []
+        self._change: Change | None = None
+        self._model_part = BoundPart("model", "model", self._generate, asks=True)
+        self._models: dict[Any, BoundModel] = {}
+        self._keys = 0
+        self._durability: Any = want.settings.get("durability", "step")
+
+    # For phases ----------------------------------------------------------------------------
+
+    def emit(self, record: Record) -> int:
+        """Fold a record in; it becomes durable with the next flush. Returns its number."""
+        seq = self.state.next_seq
+        self.state.apply(record)
+        self._pending.append(record)
+        return seq
+
+    def next_key(self) -> int:
+        """A name for a call that has no intent; intents have their record's number, from 0 up."""
+        self._keys -= 1
+        return self._keys
+
+    def flush(self, *, force: bool = False) -> Generator[Effect, Any, None]:
+        """Make durable what waits, where the durability chosen for this step asks for it now."""
+        if self._pending and (force or self._is_due()):
+            records, self._pending = self._pending, []
+            change, self._change = self._change, None
+            yield Append(records, change)
+
+    def _is_due(self) -> bool:
+        mode = self._durability
+        if isinstance(mode, Mapping):
+            mode = mode.get(self.state.position.operation, "step")  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        if mode == "step":
+            return True
+        if mode == "iteration":
+            return self.state.position.operation == "generation" and not self.state.attempts
+        return False
+
+    def model_for(self, model: Any) -> BoundModel:
+        """The model of a request: the part's own, else what recovery set, else the chain's."""
+        if model is None:
+            model = self.state.parameters.get("model")
+        if model is None:
+            return self.plan.model
+        if isinstance(model, BoundModel):
+            return model
+        key = model if isinstance(model, str) else id(model)
+        bound = self._models.get(key)
+        if bound is None:
+            bound = self._models[key] = resolve_model(model)
+        return bound
+
+    def model_options(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of a model call: the run's, overlaid by the request's own."""
+        options = {name: value for name, value in self.state.options.items() if name not in ENGINE_OPTIONS}
+        return {**options, **own} if own else options
+
+    # A life --------------------------------------------------------------------------------
+
+    def run(self) -> Generator[Effect, Any, Thought]:
+        """Begin this life and go on to the end. Returns the best thought; raises ChainError.
+
+        Also raises UsageError before anything is stored, and what a failed append raises.
+        """
+        closed = self.state.closed
+        if closed is not None and closed.status == "done":
+            return self.state.best_draft()
+        yield from self._begin()
+        yield from self._finish_wait()
+        while self.state.position.operation != "complete":
+            try:
+                yield from self._operate(self.state.position.operation)
+            except Failure as failure:
+                yield from self._fail(failure)
+            except Stopped as stopped:
+                yield from self._stop("failed", stopped.reason)
+                raise self._error(stopped.reason, None, None) from None
+        return (yield from self._complete())
+
+    def apply(self, action: RecoveryAction) -> Generator[Effect, Any, bool]:
+        """Begin this life, record ``action``, and stop there: the next run goes on from it.
+
+        Returns False, with nothing recorded, where the run is done or the action cannot be applied.
+        """
+        state = self.state
+        if state.closed is not None and state.closed.status == "done":
+            return False
+        parts = self._unfinished()
+        if move(action.strategy, state.position, parts) is None:
+            return False
+        yield from self._begin()
+        self._recover_with(action, self._unfinished(), "user", None)
+        self._change = Change("interrupted", self.clock.time(), release=True)
+        yield from self.flush(force=True)
+        return True
+
+    def _unfinished(self) -> tuple[str, ...]:
+        """The parts of the operation under way that failed, or else all that are not done."""
+        state, operation = self.state, self.state.position.operation
+        rule = OPERATION_TABLE.get(operation)
+        parts: tuple[BoundPart, ...] = getattr(self.plan, rule.parts, ()) if rule else ()
+        missing = [part.name for part in parts if part.name not in self._results(operation)]
+        return tuple([name for name in missing if name in state.attempts] or missing)
+
+    # Beginning -----------------------------------------------------------------------------
+
+    def _begin(self) -> Generator[Effect, Any, None]:
+        state, want, now = self.state, self.want, self.clock.time()
+        if not state.next_seq:
+            if want.prompt is None:
+                raise MissingPromptError(
+                    'the chain has no prompt: call with_prompt("...") or Chain(prompt="...") first'
+                )
+            self.emit(
+                Opened(
+                    now,
+                    state.chain_id,
+                    want.prompt,
+                    want.system_prompt,
+                    self.plan.parts(),
+                    want.settings,
+                )
+            )
+            start = Position("retrieval", 0)
+            self.emit(Reached(now, "initialization", 0, start))
+            self.emit(Reached(self.clock.time(), "pre_retrieval", 0, start))
+            return
+        opened = self._reopened(now)
+        doubts = opened.doubts
+        deaths = state.deaths
+        self.emit(opened)
+        self._change = Change("running", now)
+        if want.on_doubt == "stop" and doubts:
+            yield from self._end(f"{len(doubts)} calls are in doubt, and on_doubt is 'stop'")
+        if opened.cause == "death" and deaths + 1 >= self.limits.deaths:
+            yield from self._end(
+                f"its process died {deaths + 1} times at {state.position.operation} of iteration "
+                f"{state.position.iteration}"
+            )
+
+    def _reopened(self, now: float) -> Opened:
+        state, want = self.state, self.want
+        prompt = state.prompt if want.prompt is None else want.prompt
+        changes = self._differences(prompt)
+        if changes and not want.accept_plan_change:
+            raise PlanChangedError(state.chain_id, changes)
+        cause = "death" if want.died else "continue"
+        if state.closed is not None:
+            cause = "retry"
+        return Opened(
+            now,
+            state.chain_id,
+            prompt if changes else None,
+            want.system_prompt if changes else None,
+            self.plan.parts() if changes else None,
+            want.settings if want.settings != state.settings else None,
+            life=state.life + 1,
+            cause=cause,
+            doubts=tuple(state.open_intents),
+        )
+
+    def _differences(self, prompt: str) -> list[str]:
+        """In what this chain's plan is not the log's: prompt, and parts by kind, name and order."""
+        state = self.state
+        found: list[str] = []
+        if prompt != state.prompt:
+            found.append(f"the prompt was {_short(state.prompt)} and is now {_short(prompt)}")
+        if self.want.prompt is not None and self.want.system_prompt != state.system_prompt:
+            found.append("the system prompt is another one")
+        before = [(part.kind, part.name) for part in state.parts]
+        now = [(part.kind, part.name) for part in self.plan.parts()]
+        if before != now:
+            gone = [f"{kind} {name}" for kind, name in before if (kind, name) not in now]
+            new = [f"{kind} {name}" for kind, name in now if (kind, name) not in before]
+            found += [f"without {one}" for one in gone] + [f"with {one}" for one in new]
+            if not gone and not new:
+                found.append("its parts are in another order")
+        return found
+
+    def _finish_wait(self) -> Generator[Effect, Any, None]:
+        """A wait that the last life did not see the end of goes on to the time it was set to."""
+        recovery = self.state.recovery
+        if recovery is not None and recovery[1].until > self.clock.time():
+            yield from self._wait(recovery[1].until, recovery[1].description)
+
+    def _wait(self, until: float, reason: str) -> Generator[Effect, Any, None]:
+        self._change = Change("waiting", self.clock.time(), reason, until=until)
+        yield from self.flush(force=True)
+        yield Sleep(until, reason)
+        self._change = Change("running", self.clock.time())
+
+    # Operations ----------------------------------------------------------------------------
+
+    def _operate(self, operation: Operation) -> Generator[Effect, Any, None]:
+        state = self.state
+        if operation == "generation":
+            if not state.text_is_whole:
+                yield from run_together(self, operation, (self._model_part,), None)
+            to = Position("validation", state.position.iteration)
+        else:
+            rule = OPERATION_TABLE[operation]
+            parts: tuple[BoundPart, ...] = getattr(self.plan, rule.parts)
+            yield from self._run_parts(operation, parts)
+            if operation == "validation":
+                to = after_validation(state, critics=bool(self.plan.critics))
+            elif operation == "criticism":
+                to = after_criticism(state)
+            else:
+                to = Position(rule.then or "complete", state.position.iteration)
+        self._reach(operation, to)
+
+    def _run_parts(self, operation: Operation, parts: tuple[BoundPart, ...]) -> Generator[Effect, Any, None]:
+        done = self._results(operation)
+        left = [part for part in parts if part.name not in done]
+        for part in left:
+            if part.name in self.state.skipped:
+                self._skip(operation, part)
+        left = [part for part in left if part.name not in self.state.skipped]
+        if left:
+            yield from run_together(self, operation, left, self._argument(operation))
+
+    def _results(self, operation: Operation) -> Mapping[str, Any]:
+        state = self.state
+        by_operation: dict[str, Mapping[str, Any]] = {
+            "retrieval": state.documents,
+            "validation": state.verdicts,
+            "critic_retrieval": state.critic_documents,
+            "criticism": state.feedback,
+        }
+        return by_operation.get(operation, {})
+
+    def _argument(self, operation: Operation) -> Any:
+        """What parts are called with: retrievers with a query, the others with the thought."""
+        if operation == "retrieval":
+            return self.state.prompt
+        if operation == "critic_retrieval":
+            return self.state.text
+        return self.state.thought()
+
+    def _skip(self, operation: Operation, part: BoundPart) -> None:
+        """A skipped part leaves a mark of its own; a skipped validator has not passed."""
+        why = "skipped by a recovery action"
+        found: dict[str, Any] = {"documents": ()}
+        if operation == "validation":
+            found = {"verdict": ValidationResult(False, why, validator=part.name, skipped=True)}
+        elif operation == "criticism":
+            found = {"feedback": CriticFeedback(False, why, critic=part.name, skipped=True)}
+        iteration = self.state.position.iteration
+        self.emit(Result(self.clock.time(), -1, operation, iteration, part.name, **found))
+
+    def _generate(self, _argument: object) -> Generator[Request, Reply, Reply]:
+        """The chain's own text, as an asking part like any other."""
+        state = self.state
+        prompt = generation_prompt(state.prompt, state.all_documents, state.draft, state.options)
+        state.asked_prompt = prompt
+        return (yield Request(prompt, state.system_prompt))
+
+    def _reach(self, operation: Operation, to: Position) -> None:
+        state, now = self.state, self.clock.time()
+        if state.recovery is not None and state.recovery[1].operation == operation:
+            self._conclude(success=True)
+        step, at = OPERATION_TABLE[operation].reaches, state.position
+        summary = None
+        if to.operation == "generation" and to.iteration > at.iteration:
+            if step == "validation":  # the fold ranks the text as it reads this record
+                state.rank_text()
+            summary = state.summary()
+        self.emit(Reached(now, step, at.iteration, to, max(0.0, now - state.step_at), summary))
+
+    def _complete(self) -> Generator[Effect, Any, Thought]:
+        state, now = self.state, self.clock.time()
+        at = state.position
+        self.emit(Reached(now, "complete", at.iteration, at, max(0.0, now - state.step_at)))
+        thought = state.best_draft()
+        best = state.best.seq if state.best is not None else state.text_seq
+        self.emit(Closed(now, "done", "", best, thought.passed))
+        self._change = Change("done", now, release=True)
+        yield from self.flush(force=True)
+        return thought
+
+    # Failing -------------------------------------------------------------------------------
+
+    def _fail(self, failure: Failure) -> Generator[Effect, Any, None]:
+        """The one place where plain runs and runs with recovery differ."""
+        if self.state.recovery is not None:
+            self._conclude(success=False)
+        # A fault that will not pass by itself decides: retrying the others would be in vain.
+        faults = sorted(failure.faults, key=lambda one: one[0].fault.transient)
+        record, error = faults[0]
+        if not self.want.recover:
+            yield from self._give_up(record, error, _why(record))
+        parts = tuple(one.part for one, _ in faults)
+        refused: list[str] = []
+        seed = f"{self.state.chain_id}:{self.state.next_seq}"
+        for suggested in suggestions(self.state):
+            action = with_wait(suggested, record.fault, record.attempt, seed)
+            why = refusal(action, self.state, record.part, self.limits, self.budget, self.clock.time())
+            if why is None:
+                yield from self._recover(action, parts, record)
+                return
+            refused.append(f"{action.strategy.value}: {why}")
+        tried = f" ({'; '.join(dict.fromkeys(refused))})" if refused else ""
+        yield from self._give_up(record, error, f"{_why(record)}, and nothing is left to try{tried}")
+
+    def _recover(
+        self, action: RecoveryAction, parts: tuple[str, ...], record: Faulted
+    ) -> Generator[Effect, Any, None]:
+        recovery = self._recover_with(action, parts, "ranking", record)
+        if recovery.delay_s > 0:
+            yield from self._wait(recovery.until, recovery.description)
+
+    def _recover_with(
+        self, action: RecoveryAction, parts: tuple[str, ...], by: str, record: Faulted | None
+    ) -> Recovery:
+        state, now = self.state, self.clock.time()
+        at = state.position
+        moved = move(action.strategy, at, parts)
+        if moved is None:
+            raise AssertionError(f"{action.strategy} cannot be applied at {at.operation}")
+        fault = record or (state.fault if state.attempts else None)
+        recovery = Recovery(
+            at=now,
+            operation=at.operation,
+            iteration=at.iteration,
+            part=record.part if record else (parts[0] if parts else ""),
+            strategy=action.strategy.value,
+            description=action.description,
+            to=moved.to,
+            parameters=action.parameters,
+            skips=moved.skips,
+            sets_aside=moved.sets_aside,
+            confidence=action.confidence,
+            delay_s=action.delay_s,
+            until=now + action.delay_s if action.delay_s else 0.0,
+            counts=action.counts,
+            chosen_by=by,
+            evidence=action.evidence,
+            error_kind=fault.fault.kind if fault else "",
+            error_class=fault.fault.error_class if fault else "",
+        )
+        self.emit(recovery)
+        return recovery
+
+    def _conclude(self, *, success: bool) -> None:
+        """What came of the action that was tried last."""
+        state, now = self.state, self.clock.time()
+        if state.recovery is None:
+            return
+        seq, recovery = state.recovery
+        cost = state.totals.cost_usd - state.recovery_from.cost_usd
+        self.emit(Outcome(now, seq, success, cost, max(0.0, now - recovery.at)))
+
+    def _give_up(self, record: Faulted, error: BaseException, reason: str) -> Generator[Effect, Any, None]:
+        actions = suggestions(self.state)
+        yield from self._stop("failed", reason, record.fault.signature)
+        raise self._error(reason, record, actions) from error
+
+    def _end(self, reason: str) -> Generator[Effect, Any, None]:
+        yield from self._stop("failed", reason)
+        raise self._error(reason, None, None)
+
+    def _stop(self, status: Status, reason: str, group: str = "") -> Generator[Effect, Any, None]:
+        now = self.clock.time()
+        self.emit(Closed(now, status, reason))
+        self._change = Change(status, now, reason, group, release=True)
+        yield from self.flush(force=True)
+
+    def _error(self, reason: str, record: Faulted | None, actions: list[RecoveryAction] | None) -> ChainError:
+        state = self.state
+        return ChainError(
+            state.chain_id,
+            reason,
+            thought=state.best_draft(),
+            fault=record.fault if record else None,
+            suggestions=actions or (),
+        )
+
+
+def suggestions(state: State) -> list[RecoveryAction]:
+    """The actions that may help at the state's last fault, best first."""
+    record = state.fault
+    if record is None:
+        return []
+    situation = Situation(
+        fault=record.fault,
+        position=state.position,
+        part=record.part,
+        options=state.options,
+        tried=state.tried,
+        prompt_chars=sum(len(document.text) for document in state.all_documents),
+    )
+    return rank(situation)
+
+
+def _why(record: Faulted) -> str:
+    fault = record.fault
+    said = fault.message or fault.error_class
+    return f"{fault.kind} at {record.operation} ({record.part}, attempt {record.attempt}): {said}"
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")
