@@ -1,0 +1,32 @@
+"""``python -m bench [--quick] [--rows alone,long] [--data FOLDER]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bench.report import run
+from bench.rows import FULL, GROUPS, QUICK
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Medians of interleaved runs: sifaka beside a hand-written floor and two peers.",
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, under a minute")
+    parser.add_argument(
+        "--rows", default=",".join(GROUPS), help=f"groups of rows, by comma: {', '.join(GROUPS)}"
+    )
+    parser.add_argument("--data", type=Path, help="a folder on the disk to measure (default: here)")
+    chosen = parser.parse_args()
+    groups = chosen.rows.split(",")
+    unknown = [group for group in groups if group not in GROUPS]
+    if unknown:
+        parser.error(f"no such rows: {', '.join(unknown)}; there are {', '.join(GROUPS)}")
+    return run(groups, QUICK if chosen.quick else FULL, chosen.data)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
