@@ -1,0 +1,147 @@
+"""A process that runs chains in children of its own, and has them killed where it is told.
+
+Reads one JSON command a line, forks, and answers with how the child ended. The children are real
+processes that die by SIGKILL; the ledger is a file that each call is written to before it answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Generator
+from typing import Any
+
+from sifaka.chain import Chain
+from sifaka.parts import Reply, Request
+from sifaka.storage.checkpoints import CachedCheckpointStorage
+from sifaka.storage.sqlite import SQLiteStorage
+from sifaka.testing.storage import FaultyStorage
+from sifaka.thought import CriticFeedback, Thought, ValidationResult
+
+CHAIN_ID = "victim"
+ITERATIONS = 3
+
+
+class Provider:
+    """Bills each call in the ledger, and dies in the call it is told to, before or after billing."""
+
+    def __init__(self, ledger: str, die: dict[str, Any] | None) -> None:
+        self.calls = 0
+        self._lock = threading.Lock()
+        self._file = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self._die = die or {}
+
+    def answer(self, what: str) -> str:
+        with self._lock:
+            self.calls += 1
+            number = self.calls
+        self._maybe_die("call", number)
+        os.write(self._file, (json.dumps({"what": what[:60]}) + "\n").encode())
+        self._maybe_die("billed", number)
+        return f"answer {number} of {os.getpid()}"
+
+    def _maybe_die(self, where: str, number: int) -> None:
+        if self._die.get(where) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Short:
+    name = "short"
+    pure = True
+
+    def validate(self, thought: Thought) -> ValidationResult:
+        return ValidationResult(thought.iteration == ITERATIONS - 1, "not yet", score=thought.iteration / 4)
+
+
+class TwoCalls:
+    """A critic that asks twice: each of its calls has to be recorded on its own."""
+
+    name = "two-calls"
+
+    def critique(self, thought: Thought) -> Generator[Request, Reply, CriticFeedback]:
+        first = yield Request(f"first look at {thought.text}")
+        second = yield Request(f"second look after {first.text}")
+        return CriticFeedback(needs_improvement=True, message=f"{first.text}, {second.text}")
+
+
+class Opaque:
+    name = "opaque"
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+
+    def critique(self, thought: Thought) -> dict[str, Any]:
+        return {"needs_improvement": True, "message": self._provider.answer(f"opaque {thought.text}")}
+
+
+def build(command: dict[str, Any]) -> tuple[Chain, Provider]:
+    die = command.get("die")
+    provider = Provider(command["ledger"], die)
+
+    def on_write(number: int, when: str) -> None:
+        if die and die.get(when) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    store = CachedCheckpointStorage(FaultyStorage(SQLiteStorage(command["store"]), on_write))
+
+    if command["driver"] == "async":
+
+        async def model(prompt: str) -> str:
+            return provider.answer(prompt)
+    else:
+
+        def model(prompt: str) -> str:  # type: ignore[misc]
+            return provider.answer(prompt)
+
+    chain = (
+        Chain(model, "Write a line", checkpoint_storage=store, chain_id=CHAIN_ID)
+        .with_options(max_improvement_iterations=ITERATIONS - 1, critique_final=True)
+        .with_model_retrievers([documents])
+        .validate_with(Short())
+        .improve_with(TwoCalls(), Opaque(provider))
+    )
+    return chain, provider
+
+
+def documents(_query: str) -> list[str]:
+    return ["a document"]
+
+
+def run(command: dict[str, Any]) -> dict[str, Any]:
+    chain, provider = build(command)
+    thought = asyncio.run(chain.arun()) if command["driver"] == "async" else chain.run()
+    return {"calls": provider.calls, "text": thought.text, "in_doubt": len(thought.in_doubt)}
+
+
+def child(command: dict[str, Any], answer: int) -> None:
+    try:
+        done = run(command)
+    except BaseException:
+        done = {"error": traceback.format_exc()}
+    os.write(answer, json.dumps(done).encode())
+    os._exit(0)
+
+
+def serve() -> None:
+    for line in sys.stdin:
+        command = json.loads(line)
+        answer, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(answer)
+            child(command, write)
+        os.close(write)
+        with os.fdopen(answer, "rb") as file:
+            said = file.read()
+        _, status = os.waitpid(pid, 0)
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        print(json.dumps({"killed": killed, **(json.loads(said) if said else {})}), flush=True)
+
+
+if __name__ == "__main__":
+    serve()
