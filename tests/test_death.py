@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from victim import CHAIN_ID, ITERATIONS
 
 from sifaka.log.records import Closed, Intent, Reached, Record, Result
 from sifaka.log.state import State, fold
 from sifaka.storage.reading import load, load_whole, read
 from sifaka.storage.sqlite import SQLiteStorage
+from victim import CHAIN_ID, ITERATIONS
 
 PAIRS = 120
 

@@ -180,7 +180,7 @@ class Engine:
         if move(action.strategy, state.position, parts) is None:
             return False
         yield from self._begin()
-        self._recover_with(action, self._unfinished(), "user", None)
+        self._recover_with(action, parts, "user", None)
         self._change = Change("interrupted", self.clock.time(), release=True)
         yield from self.flush(force=True)
         return True
@@ -191,7 +191,8 @@ class Engine:
         rule = OPERATION_TABLE.get(operation)
         parts: tuple[BoundPart, ...] = getattr(self.plan, rule.parts, ()) if rule else ()
         missing = [part.name for part in parts if part.name not in self._results(operation)]
-        return tuple([name for name in missing if name in state.attempts] or missing)
+        failed = [name for name in missing if name in state.attempts]
+        return tuple(failed or missing)
 
     # Beginning -----------------------------------------------------------------------------
 
@@ -408,7 +409,7 @@ class Engine:
         moved = move(action.strategy, at, parts)
         if moved is None:
             raise AssertionError(f"{action.strategy} cannot be applied at {at.operation}")
-        fault = record or (state.fault if state.attempts else None)
+        fault = record or state.fault
         recovery = Recovery(
             at=now,
             operation=at.operation,

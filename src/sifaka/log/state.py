@@ -160,6 +160,7 @@ class State:
         self.deaths = 0
         self.waited_s = 0.0
         self.fault: Faulted | None = None
+        """What failed last in the operation under way."""
         self.recovery: tuple[int, Recovery] | None = None
         self.recovery_from = Totals()
 
@@ -458,6 +459,7 @@ class State:
         """To the next operation: what only the one left behind needed is forgotten."""
         self.replies = {}
         self.attempts = {}
+        self.fault = None
         if to.iteration > self.position.iteration:
             self.draft = self._leave_text()
             self.thoughts.append(self.draft)

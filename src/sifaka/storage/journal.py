@@ -172,6 +172,10 @@ class Journal:
         if self._keeper.drop(lease) and lease.next_seq:
             self.storage.lease(lease.chain_id, lease.token, b"", 0.0)
 
+    def renew_leases(self) -> None:
+        """Renew the leases held now; a thread does so at every third of their length."""
+        self._keeper.renew()
+
     # Appending -----------------------------------------------------------------------------
 
     def append(self, lease: Lease, records: Sequence[Record], change: Change | None = None) -> None:

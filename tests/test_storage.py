@@ -1,0 +1,519 @@
+"""What every store promises, on each of them: compare-and-append, leases, order, listing, clean-up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sifaka.chain import Chain
+from sifaka.errors import (
+    ChainIdError,
+    DamagedRecordError,
+    FencedError,
+    FormatError,
+    OwnedError,
+    StorageError,
+    StoreUnreachableError,
+    UnknownChainError,
+)
+from sifaka.log.records import Closed, Opened, Partial, Record
+from sifaka.storage.base import Change, Query, Storage
+from sifaka.storage.cached import CachedStorage
+from sifaka.storage.checkpoints import CachedCheckpointStorage
+from sifaka.storage.journal import Journal, Lease, check_chain_id
+from sifaka.storage.leases import Owner, decode, is_dead, myself
+from sifaka.storage.memory import InMemoryStorage
+from sifaka.storage.reading import load_whole, read
+from sifaka.storage.sqlite import SQLiteStorage
+from sifaka.storage.urls import open_storage
+from sifaka.testing import FakeClock, FaultyStorage
+
+Make = Callable[[], Storage]
+
+
+@pytest.fixture(params=["memory", "sqlite", "cached", "faulty"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+    """Opens the store under test; a second time it is the same one, opened again."""
+    clock = FakeClock()
+    memory = InMemoryStorage(clock=clock)
+    opened: list[Storage] = []
+
+    def sqlite() -> Storage:
+        opened.append(SQLiteStorage(tmp_path / "store.db", clock=clock))
+        return opened[-1]
+
+    yield {
+        "memory": lambda: memory,
+        "sqlite": sqlite,
+        "cached": lambda: CachedStorage(memory),
+        "faulty": lambda: FaultyStorage(sqlite(), lambda _number, _when: None),
+    }[request.param]
+    for one in opened:
+        one.close()
+
+
+def opening(chain_id: str) -> list[Record]:
+    return [Opened(1.0, chain_id, "a prompt", parts=(), settings={})]
+
+
+def started(journal: Journal, chain_id: str = "a") -> Lease:
+    lease = journal.claim(chain_id)
+    journal.append(lease, opening(chain_id))
+    return lease
+
+
+def take_over(journal: Journal, chain_id: str = "a") -> Lease:
+    """As if the owner were dead: a lease under the next token, at the log's end."""
+    entry = journal.storage.entry(chain_id)
+    assert entry is not None
+    assert journal.storage.claim(chain_id, entry.token, myself(), journal.storage.now() + 60)
+    lease = Lease(chain_id, entry.token + 1, myself(), journal.storage.now())
+    loaded = load_whole(journal.storage, chain_id)
+    lease.next_seq, lease.prev = loaded.state.next_seq, loaded.prev
+    return lease
+
+
+def test_what_was_appended_is_read_in_order_by_whoever_opens_the_store(make: Make) -> None:
+    journal = Journal(make())
+    lease = started(journal)
+    more: list[Record] = [Partial(float(n), 0, f"text {n}") for n in range(2, 12)]
+    for one in more[:5]:
+        journal.append(lease, [one])
+    journal.append(lease, more[5:])
+    assert list(read(make(), "a")) == opening("a") + more
+    assert list(read(make(), "a", last=3)) == (opening("a") + more)[:4]
+
+
+def test_rows_are_found_from_either_end(make: Make) -> None:
+    journal = Journal(make())
+    lease = started(journal)
+    journal.append(lease, [Partial(2.0, 0, "x"), Partial(3.0, 0, "y")])
+    journal.append(lease, [Partial(4.0, 0, "z")])
+    storage = make()
+    assert [(row.first, row.last) for row in storage.rows("a")] == [(0, 0), (1, 2), (3, 3)]
+    assert [row.first for row in storage.rows("a", newest_first=True)] == [3, 1, 0]
+    assert [row.first for row in storage.rows("a", 2)] == [1, 3]
+    assert [row.first for row in storage.rows("a", 0, 1)] == [0, 1]
+    assert list(storage.rows("b")) == []
+
+
+def test_an_append_under_an_old_token_is_refused_and_changes_nothing(make: Make) -> None:
+    journal = Journal(make())
+    old = started(journal)
+    new = take_over(journal)
+    with pytest.raises(FencedError, match="token 1 is no longer the current one"):
+        journal.append(old, [Partial(2.0, 0, "late")])
+    journal.append(new, [Partial(3.0, 0, "mine")])
+    assert list(read(make(), "a")) == [*opening("a"), Partial(3.0, 0, "mine")]
+
+
+def test_an_append_at_the_wrong_place_is_refused(make: Make) -> None:
+    journal = Journal(make())
+    lease = started(journal)
+    for place in (0, 2, 5):
+        lease.next_seq = place
+        lease.is_new = False
+        with pytest.raises(FencedError):
+            journal.append(lease, [Partial(2.0, 0, "x")])
+    assert list(read(make(), "a")) == opening("a")
+
+
+def test_only_one_of_two_opens_a_run(make: Make) -> None:
+    first, second = Journal(make()), Journal(make())
+    one, two = first.claim("a"), second.claim("a")
+    assert one.is_new
+    assert two.is_new
+    first.append(one, opening("a"))
+    with pytest.raises(FencedError):
+        second.append(two, opening("a"))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["append", "claim"]), st.integers(0, 1)), max_size=25))
+@settings(max_examples=60)
+def test_of_two_interleaved_writers_never_both_succeed(moves: list[tuple[str, int]]) -> None:
+    storage = InMemoryStorage()
+    journal = Journal(storage)
+    leases: list[Lease] = [started(journal)] * 2
+    owner, written = 0, 0
+    leases[1] = Lease("a", 0, b"", 0.0)
+    for number, (move, who) in enumerate(moves):
+        if move == "claim":
+            leases[who], owner = take_over(journal), who
+            continue
+        try:
+            journal.append(leases[who], [Partial(float(number), 0, str(who))])
+        except FencedError:
+            assert who != owner
+        else:
+            assert who == owner
+            written += 1
+    assert len(list(read(storage, "a"))) == 1 + written
+
+
+def test_a_batch_refuses_only_what_is_wrong_in_it(make: Make) -> None:
+    journal = Journal(make())
+    leases = [started(journal, name) for name in "abc"]
+    take_over(journal, "b")
+
+    async def go() -> list[BaseException | None]:
+        appends = [journal.aappend(lease, [Partial(2.0, 0, "x")]) for lease in leases]
+        return await asyncio.gather(*appends, return_exceptions=True)
+
+    done = asyncio.run(go())
+    assert [type(one) for one in done] == [type(None), FencedError, type(None)]
+    assert [len(list(read(make(), name))) for name in "abc"] == [2, 1, 2]
+
+
+def test_threads_and_tasks_append_to_one_store_at_once(make: Make) -> None:
+    journal = Journal(make())
+
+    def write(name: str) -> None:
+        lease = started(journal, name)
+        for n in range(20):
+            journal.append(lease, [Partial(float(n), 0, name)])
+
+    async def awrite(name: str) -> None:
+        lease = await journal.aclaim(name)
+        await journal.aappend(lease, opening(name))
+        for n in range(20):
+            await journal.aappend(lease, [Partial(float(n), 0, name)])
+
+    async def many() -> None:
+        await asyncio.gather(*(awrite(f"task {n}") for n in range(40)))
+
+    threads = [threading.Thread(target=write, args=(f"thread {n}",)) for n in range(6)]
+    threads.append(threading.Thread(target=asyncio.run, args=(many(),)))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    names = [f"thread {n}" for n in range(6)] + [f"task {n}" for n in range(40)]
+    for name in names:
+        records = list(read(make(), name))
+        assert len(records) == 21
+        assert all(isinstance(one, Partial) and one.text == name for one in records[1:])
+
+
+def test_a_living_owner_is_named_with_the_end_of_its_lease(make: Make) -> None:
+    journal = Journal(make())
+    started(journal)
+    with pytest.raises(OwnedError, match=f"process {os.getpid()} on .* ends in 60 s") as caught:
+        Journal(make()).claim("a")
+    assert caught.value.until == journal.storage.now() + 60
+
+
+def test_waiting_for_an_owner_ends_when_its_lease_does(make: Make) -> None:
+    journal = Journal(make())
+    started(journal)
+    clock = journal.storage.clock
+    begin = clock.time()
+    lease = Journal(make()).claim("a", wait_s=90)
+    assert lease.token == 2
+    assert lease.took_over
+    assert 60 <= clock.time() - begin <= 61
+    waited = asyncio.run(Journal(make()).aclaim("a", wait_s=90))
+    assert waited.token == 3
+
+
+def test_a_lease_that_was_given_back_is_free_at_once(make: Make) -> None:
+    journal = Journal(make())
+    journal.release(started(journal))
+    lease = Journal(make()).claim("a")
+    assert not lease.took_over
+    journal.append(Journal(make()).claim("b"), opening("b"), Change("failed", 1.0, release=True))
+    assert not Journal(make()).claim("b").took_over
+
+
+def test_a_renewed_lease_lasts_and_a_lost_one_is_known(make: Make) -> None:
+    journal = Journal(make())
+    lease = started(journal)
+    clock = journal.storage.clock
+    clock.sleep(50)
+    journal.renew_leases()
+    clock.sleep(50)
+    with pytest.raises(OwnedError):
+        Journal(make()).claim("a")
+    take_over(journal)
+    journal.renew_leases()
+    assert lease.lost
+
+
+DEAD = "import os, sys; from sifaka.storage.leases import myself; sys.stdout.buffer.write(myself())"
+
+
+def test_an_owner_is_dead_only_where_that_is_certain() -> None:
+    assert not is_dead(myself())
+    ended = subprocess.run([sys.executable, "-c", DEAD], capture_output=True, check=True).stdout
+    assert is_dead(ended)
+    mine = decode(myself())
+    variants = {
+        "another boot": (msgspec.structs.replace(mine, boot="another"), True),
+        "its process id, used again": (msgspec.structs.replace(mine, started="1"), True),
+        "another host": (msgspec.structs.replace(decode(ended), host="another"), False),
+        "another container": (msgspec.structs.replace(decode(ended), namespace="pid:[1]"), False),
+        "a system that does not tell": (Owner(mine.host, 2**22, "", "", mine.namespace), False),
+    }
+    for name, (owner, dead) in variants.items():
+        assert is_dead(msgspec.msgpack.encode(owner)) == dead, name
+
+
+def test_a_dead_owner_is_taken_over_at_once(make: Make) -> None:
+    ended = subprocess.run([sys.executable, "-c", DEAD], capture_output=True, check=True).stdout
+    storage = make()
+    journal = Journal(storage)
+    lease = started(journal)
+    assert storage.lease("a", lease.token, ended, storage.now() + 1_000)
+    assert Journal(make()).claim("a").took_over
+
+
+def test_runs_are_listed_newest_first_page_by_page(make: Make) -> None:
+    storage = make()
+    journal = Journal(storage)
+    for n in range(7):
+        lease = journal.claim(f"run {n}")
+        lease.label = "odd" if n % 2 else "even"
+        journal.append(lease, [Opened(float(n), f"run {n}", "p")])
+        if n > 3:
+            change = Change("failed", 10.0 + n, "a reason", f"group {n % 2}", release=True)
+            journal.append(lease, [Closed(10.0 + n, "failed")], change)
+    names = [entry.chain_id for entry in storage.entries(Query())]
+    assert names == ["run 6", "run 5", "run 4", "run 3", "run 2", "run 1", "run 0"]
+    pages: list[str] = []
+    query = Query(limit=3)
+    while page := storage.entries(query):
+        pages += [entry.chain_id for entry in page]
+        query = msgspec.structs.replace(query, after=page[-1])
+    assert pages == names
+
+    def found(query: Query) -> list[str]:
+        return [entry.chain_id for entry in storage.entries(query)]
+
+    assert found(Query(statuses=("failed",))) == ["run 6", "run 5", "run 4"]
+    assert found(Query(statuses=("failed", "running"), limit=1)) == ["run 6"]
+    assert found(Query(group="group 1")) == ["run 5"]
+    assert found(Query(label="odd", statuses=("running",))) == ["run 3", "run 1"]
+    assert found(Query(updated_before=15.0)) == ["run 4", "run 3", "run 2", "run 1", "run 0"]
+    assert found(Query(updated_since=15.0)) == ["run 6", "run 5"]
+    last = storage.entries(Query(limit=1))[0]
+    assert (last.reason, last.status, last.last, last.owner) == ("a reason", "failed", 1, b"")
+
+
+def test_deleting_a_run_leaves_the_others(make: Make) -> None:
+    storage = CachedCheckpointStorage(make())
+    chains = [Chain(lambda _: "a text", "p", checkpoint_storage=storage, chain_id=name) for name in "ab"]
+    for chain in chains:
+        chain.run()
+    before = storage.get_storage_stats()
+    assert before["chains"] == {"done": 2}
+    removed = storage.storage.delete(["a", "missing"])
+    after = storage.get_storage_stats()
+    assert removed == len(storage.get_checkpoints("b"))
+    assert after["total_checkpoints"] == before["total_checkpoints"] - removed
+    assert storage.get_checkpoints("a") == []
+    with pytest.raises(UnknownChainError):
+        storage.load("a")
+
+
+def test_cleaning_up_spares_what_is_young_or_running(make: Make) -> None:
+    store = CachedCheckpointStorage(make())
+    clock = store.storage.clock
+    running = store.journal.claim("running")
+    store.journal.append(running, [Opened(clock.time(), "running", "p")])
+    Chain(lambda _: "x", "p", checkpoint_storage=store, chain_id="old", clock=clock).run()
+    clock.sleep(31 * 86_400)
+    Chain(lambda _: "x", "p", checkpoint_storage=store, chain_id="young", clock=clock).run()
+    count = len(store.get_checkpoints("old"))
+    assert store.cleanup_old_checkpoints(max_age_days=30) == count
+    assert store.cleanup_old_checkpoints(max_age_days=30) == 0
+    assert {entry.chain_id for entry in store.get_chains()} == {"running", "young"}
+    with pytest.raises(ValueError, match="must not be negative"):
+        store.cleanup_old_checkpoints(max_age_days=-1)
+
+
+@pytest.mark.parametrize("chain_id", ["", "x" * 201, "a\nb", "a\0b", "\x1b[31m", "\ud800", "a\u202eb"])
+def test_ids_that_are_none_are_refused(chain_id: str) -> None:
+    with pytest.raises(ChainIdError):
+        check_chain_id(chain_id)
+
+
+@pytest.mark.parametrize(
+    "chain_id",
+    [
+        "a:b",
+        "{}",
+        "..",
+        "../../etc/passwd",
+        "'; DROP TABLE log; --",
+        "%",
+        "a b",
+        "ä€😀",
+        "x" * 200,
+        "?",
+        "NULL",
+    ],
+)
+def test_ids_that_look_like_something_else_are_just_ids(make: Make, chain_id: str) -> None:
+    journal = Journal(make())
+    started(journal, chain_id)
+    started(journal, "other")
+    storage = make()
+    assert [one.chain_id for one in read(storage, chain_id) if isinstance(one, Opened)] == [chain_id]
+    assert storage.delete([chain_id]) == 0
+    assert [entry.chain_id for entry in storage.entries(Query())] == ["other"]
+
+
+def test_a_failed_write_stores_nothing_and_a_lost_acknowledgement_is_found_out(tmp_path: Path) -> None:
+    fail: list[str] = []
+
+    def on_write(_number: int, when: str) -> None:
+        if fail == [when]:
+            fail.clear()
+            raise StorageError("the disk is gone")
+
+    storage = FaultyStorage(SQLiteStorage(tmp_path / "store.db"), on_write)
+    journal = Journal(storage)
+    lease = started(journal)
+    fail[:] = ["before"]
+    with pytest.raises(StorageError, match="the disk is gone"):
+        journal.append(lease, [Partial(2.0, 0, "never stored")])
+    fail[:] = ["after"]
+    journal.append(lease, [Partial(3.0, 0, "stored, though nobody said so")])
+    journal.append(lease, [Partial(4.0, 0, "next")])
+    assert [one.at for one in read(storage, "a")] == [1.0, 3.0, 4.0]
+
+
+# SQLite alone -------------------------------------------------------------------------------
+
+
+def test_files_are_their_owners_alone(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        journal = Journal(SQLiteStorage(tmp_path / "store.db"))
+        for n in range(6):
+            started(journal, f"run {n}")
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    finally:
+        os.umask(umask)
+    assert modes == {"store.db": 0o600, "store.db-wal": 0o600, "store.db-shm": 0o600}
+
+
+def test_every_commit_is_synced(tmp_path: Path) -> None:
+    storage = SQLiteStorage(tmp_path / "store.db")
+    started(Journal(storage))
+    with storage._use() as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_the_write_ahead_log_has_its_room_and_nothing_of_it_is_read(tmp_path: Path) -> None:
+    storage = SQLiteStorage(tmp_path / "store.db")
+    journal = Journal(storage)
+    lease = started(journal)
+    for n in range(8):
+        journal.append(lease, [Partial(float(n), 0, "x")])
+    assert (tmp_path / "store.db-wal").stat().st_size >= 1_000_000
+    assert len(list(read(SQLiteStorage(tmp_path / "store.db"), "a"))) == 9
+    storage.close()
+    assert (tmp_path / "store.db").stat().st_size < 100_000
+
+
+def test_a_store_that_is_none_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnreachableError, match="mkdir -p"):
+        SQLiteStorage(tmp_path / "missing" / "store.db").entry("a")
+    with pytest.raises(StoreUnreachableError):
+        SQLiteStorage(tmp_path / "new.db", create=False).entry("a")
+    assert not (tmp_path / "new.db").exists()
+    (tmp_path / "text.db").write_text("this is no database, but a text that is long enough to be one\n" * 9)
+    with pytest.raises(StoreUnreachableError, match="no sifaka store"):
+        SQLiteStorage(tmp_path / "text.db").entry("a")
+    other = sqlite3.connect(tmp_path / "other.db")
+    other.execute("CREATE TABLE chains (a)")
+    other.close()
+    with pytest.raises(StoreUnreachableError):
+        SQLiteStorage(tmp_path / "other.db").entry("a")
+    for url in ("redis://x", "sqlite://", "sqlite:///", "nothing", "file:///x"):
+        with pytest.raises(StoreUnreachableError, match=r"sqlite:///relative\.db"):
+            open_storage(url)
+
+
+def test_a_store_of_a_newer_version_is_left_untouched(tmp_path: Path) -> None:
+    storage = SQLiteStorage(tmp_path / "store.db")
+    started(Journal(storage))
+    with storage._use() as connection:
+        connection.execute("PRAGMA user_version=99")
+    storage.close()
+    before = (tmp_path / "store.db").read_bytes()
+    with pytest.raises(FormatError, match="install a newer sifaka"):
+        SQLiteStorage(tmp_path / "store.db").entry("a")
+    assert (tmp_path / "store.db").read_bytes() == before
+
+
+def test_a_url_is_opened_once_and_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    one = open_storage("sqlite:///store.db")
+    assert open_storage(f"sqlite:///{tmp_path}/store.db") is one
+    assert open_storage("memory://") is open_storage("memory://")
+    assert open_storage(None) is not open_storage(None)
+    storage = InMemoryStorage()
+    assert open_storage(storage) is open_storage(storage)
+    assert open_storage(one) is one
+
+
+def damage(path: Path, where: str) -> None:
+    with sqlite3.connect(path) as connection:
+        if where == "bit":
+            (frame,) = connection.execute("SELECT frame FROM log WHERE first > 3 LIMIT 1").fetchone()
+            broken = bytes([*frame[:-1], frame[-1] ^ 1])
+            connection.execute("UPDATE log SET frame = ? WHERE frame = ?", (broken, frame))
+        elif where == "middle":
+            connection.execute("DELETE FROM log WHERE first = (SELECT min(first) FROM log WHERE first > 3)")
+        elif where == "swap":
+            connection.execute("UPDATE log SET token = 7 WHERE first > 3")
+    connection.close()
+
+
+@pytest.mark.parametrize("where", ["bit", "middle", "swap"])
+def test_damage_is_found_and_named_and_the_sound_part_goes_on(tmp_path: Path, where: str) -> None:
+    path = tmp_path / "store.db"
+    chain = Chain(lambda _: "a text", "p", checkpoint_storage=SQLiteStorage(path), chain_id="a")
+    chain.improve_with(lambda _: {"needs_improvement": True, "message": "more"})
+    chain.run()
+    damage(path, where)
+    store = CachedCheckpointStorage(SQLiteStorage(path))
+    with pytest.raises(DamagedRecordError, match=r"fork\(before=") as caught:
+        list(store.records("a"))
+    first = caught.value.first
+    assert first > 3
+    again = Chain(lambda _: "another text", "p", checkpoint_storage=store)
+    again.improve_with(lambda _: {"needs_improvement": False, "message": ""})
+    fork = again.fork("a", before=first)
+    assert fork.run().text in {"a text", "another text"}
+
+
+def test_an_unprepared_fork_uses_a_connection_of_its_own(tmp_path: Path) -> None:
+    storage = SQLiteStorage(tmp_path / "store.db")
+    journal = Journal(storage)
+    started(journal, "parent")
+    pid = os.fork()
+    if pid == 0:
+        try:
+            started(Journal(storage), "child")
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    started(journal, "parent again")
+    found = {entry.chain_id for entry in SQLiteStorage(tmp_path / "store.db").entries(Query())}
+    assert found == {"parent", "child", "parent again"}
