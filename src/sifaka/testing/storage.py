@@ -18,9 +18,7 @@ class FaultyStorage(StorageWrapper):
     only the acknowledgement is lost. It may also end the process.
     """
 
-    def __init__(
-        self, inner: Storage, on_write: Callable[[int, Literal["before", "after"]], object]
-    ) -> None:
+    def __init__(self, inner: Storage, on_write: Callable[[int, Literal["before", "after"]], object]) -> None:
         super().__init__(inner)
         self.writes = 0
         self._on_write = on_write

@@ -1,0 +1,58 @@
+"""What a provider's call cost, and the most a call can cost, by genai-prices' tables (floor 2).
+
+An unknown price is None. It is never 0, and never a guess.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic_ai.messages import ModelResponse
+    from pydantic_ai.models import Model as Backend
+
+__all__ = ["context_window", "price_max_usd", "price_usd"]
+
+
+def price_usd(response: ModelResponse, backend: Backend) -> float | None:
+    """The price of an answered call in US dollars; None where model or usage is unknown."""
+    if not response.usage.has_values():
+        return None
+    # The answer names the exact version of the model; the tables may know its alias only.
+    for name in (response.model_name, backend.model_name):
+        try:
+            price = _price(response.usage, name, backend)
+        except Exception:  # noqa: BLE001 (the answer is paid for: no fault of a table may lose it)
+            return None
+        if price is not None:
+            return price
+    return None
+
+
+def price_max_usd(backend: Backend, input_tokens: int, output_tokens: int) -> float | None:
+    """The price of a call of that size in US dollars; None where the model's price is unknown."""
+    from genai_prices import Usage
+
+    usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
+    return _price(usage, backend.model_name, backend)
+
+
+def context_window(backend: Backend) -> int | None:
+    """The most tokens the model can read and write in one call; None if unknown."""
+    return backend.profile.get("context_window")
+
+
+def _price(usage: Any, name: str | None, backend: Backend) -> float | None:
+    from genai_prices import calc_price
+
+    if not name:
+        return None
+    # Several providers resell one model: the address tells them apart, where it is a known one.
+    try:
+        return float(calc_price(usage, name, provider_api_url=backend.base_url).total_price)
+    except (AttributeError, LookupError, ValueError):
+        pass  # no address, or none of the tables'
+    try:
+        return float(calc_price(usage, name, provider_id=backend.system).total_price)
+    except (LookupError, ValueError):
+        return None
