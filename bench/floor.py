@@ -52,9 +52,7 @@ print(time.monotonic_ns())
         self._con = con = _connect(folder)
         con.execute("PRAGMA journal_mode=WAL")
         con.execute("PRAGMA synchronous=FULL")
-        con.execute(
-            "CREATE TABLE IF NOT EXISTS steps (key INTEGER PRIMARY KEY, name TEXT, content BLOB)"
-        )
+        con.execute("CREATE TABLE IF NOT EXISTS steps (key INTEGER PRIMARY KEY, name TEXT, content BLOB)")
 
     def run_one(self, parts: ChainParts) -> str:
         con, encode, first = self._con, self._encode, parts.chain * _STEPS_MAX

@@ -66,9 +66,7 @@ def one_chain(name: str, folder: str, iterations: int, chains: int) -> Measure:
     )
 
 
-def at_once(
-    name: str, folder: str, iterations: int, chains: int, *, count: bool = False
-) -> Measure:
+def at_once(name: str, folder: str, iterations: int, chains: int, *, count: bool = False) -> Measure:
     """Chains all at once in one process: seconds a step, and how long the event loop was blocked.
 
     ``count``: count the commits instead of timing (the log is then kept from being reset).
@@ -224,6 +222,4 @@ def _check(parts: list[ChainParts], drafts: list[str]) -> None:
         if found != each.last_draft:
             raise AssertionError(f"chain {each.chain} ended with another draft than its last")
         if each.calls != steps_of(each.iterations):
-            raise AssertionError(
-                f"chain {each.chain} made {each.calls} of {steps_of(each.iterations)} steps"
-            )
+            raise AssertionError(f"chain {each.chain} made {each.calls} of {steps_of(each.iterations)} steps")

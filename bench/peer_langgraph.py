@@ -105,8 +105,7 @@ class LangGraphSync:
     schema: type = Whole
     durability = "sync"
     import_statement = (
-        "from langgraph.graph import StateGraph; "
-        "from langgraph.checkpoint.sqlite import SqliteSaver"
+        "from langgraph.graph import StateGraph; from langgraph.checkpoint.sqlite import SqliteSaver"
     )
     first_commit_script = """
 import sqlite3, sys, time

@@ -45,9 +45,7 @@ def run(groups: list[str], effort: Effort, data_parent: Path | None) -> int:
     seconds = time.perf_counter() - begun
     print("\n* saved once at the end of a chain, so not durable: what a crash loses is paid again")
     print("  bytes: the floor is the plain content itself, with no rows, keys or pages around it")
-    print(
-        "  at once: the floor shares its commits and compresses with zstd level 3, as sifaka does"
-    )
+    print("  at once: the floor shares its commits and compresses with zstd level 3, as sifaka does")
     if not is_here(SUBJECT):
         print("  sifaka: not run, there is no bench/subject.py")
     written = _write(machine, report, seconds)
@@ -74,9 +72,7 @@ def _machine(data: Path, idle_s: float) -> dict[str, Any]:
 def _machine_line(machine: dict[str, Any]) -> str:
     warning = ""
     if machine["filesystem"] in {"tmpfs", "ramfs"}:
-        warning = (
-            "\nWARNING: the data folder is in memory, where a commit costs nothing: use --data"
-        )
+        warning = "\nWARNING: the data folder is in memory, where a commit costs nothing: use --data"
     return (
         f"{machine['cores']} cores {machine['processor']}, Python {machine['python']}, "
         f"SQLite {machine['sqlite']}, {machine['filesystem']}, "

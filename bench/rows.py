@@ -71,9 +71,7 @@ class Rows:
             return None
         folder = keep or self.folder()
         try:
-            return self.workers.ask(
-                PROCESS_OF[name], do, name=name, folder=str(folder), **arguments
-            )
+            return self.workers.ask(PROCESS_OF[name], do, name=name, folder=str(folder), **arguments)
         except WorkerError as error:
             self.fail(name, do, error)
             return None
@@ -103,9 +101,7 @@ class Rows:
         empty = Row("bytes_empty", "  an empty store besides", "kB")
         for names in _turns(COLUMNS, self.effort.alone_rounds):
             seen = {
-                name: self.ask(
-                    name, "one_chain", iterations=ITERATIONS, chains=self.effort.alone_chains
-                )
+                name: self.ask(name, "one_chain", iterations=ITERATIONS, chains=self.effort.alone_chains)
                 for name in names
             }
             step.add_round(_field(seen, "step_s", 1e6))
@@ -206,33 +202,25 @@ class Rows:
     def start(self) -> None:
         imports = Row("import", "import, over bare Python", "ms", Bar(50))
         first = Row("first_commit", "process start to first durable commit", "ms", Bar(60))
-        scripts = {
-            n: self.ask(n, "scripts_of") for n in ("floor", "langgraph sync", "dbos", SUBJECT)
-        }
+        scripts = {n: self.ask(n, "scripts_of") for n in ("floor", "langgraph sync", "dbos", SUBJECT)}
         names_here = tuple(name for name, script in scripts.items() if script)
         scratch = self.folder()
         for name in names_here:  # once untimed, so that byte code is there
             self._start(name, startup.import_s, scripts[name]["import"], scratch)
         for names in _turns(names_here, self.effort.start_rounds):
             bare_ms = startup.import_s(startup.BARE, scratch) * 1e3
-            whole = {
-                n: self._start(n, startup.import_s, scripts[n]["import"], scratch) for n in names
-            }
+            whole = {n: self._start(n, startup.import_s, scripts[n]["import"], scratch) for n in names}
             imports.add_round({n: ms and ms - bare_ms for n, ms in whole.items()}, floor=None)
             first.add_round(
                 {
-                    n: self._start(
-                        n, startup.first_commit_s, scripts[n]["first_commit"], self.folder()
-                    )
+                    n: self._start(n, startup.first_commit_s, scripts[n]["first_commit"], self.folder())
                     for n in names
                 },
                 floor=None,
             )
         self.show(imports, first)
 
-    def _start(
-        self, name: str, run: Callable[[str, Path], float], script: str, folder: Path
-    ) -> float | None:
+    def _start(self, name: str, run: Callable[[str, Path], float], script: str, folder: Path) -> float | None:
         if (name, run.__name__) in self._failed:
             return None
         try:
@@ -252,9 +240,7 @@ class Rows:
         row = Row("append", "the disk: append + fdatasync of a step", "us")
         for _ in range(self.effort.alone_rounds):
             folder = self.folder()
-            seconds = self.workers.ask(
-                "floor", "append_floor", folder=str(folder), iterations=ITERATIONS
-            )
+            seconds = self.workers.ask("floor", "append_floor", folder=str(folder), iterations=ITERATIONS)
             row.add_round({"floor": seconds * 1e6}, floor=None)
         self.show(row)
 
@@ -268,8 +254,7 @@ def _turns(names: tuple[str, ...], rounds: int) -> Iterator[tuple[str, ...]]:
 
 def _field(seen: dict[str, Any], field: str, scale: float = 1) -> dict[str, float | None]:
     return {
-        name: None if one is None or one[field] is None else one[field] * scale
-        for name, one in seen.items()
+        name: None if one is None or one[field] is None else one[field] * scale for name, one in seen.items()
     }
 
 

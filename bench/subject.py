@@ -116,7 +116,7 @@ Chain(model, "p", checkpoint_storage=f"sqlite:///{sys.argv[1]}/first.db").run()
         store = _store(folder)
         state = store.load_whole(_name(chain)).state
         store.storage.close()
-        return [thought.text for thought in [*state.thoughts, state.thought()]]
+        return [thought.text for thought in [*state.history, state.thought()]]
 
     def waiting_chain_bytes(self, folder: Path) -> float:
         return asyncio.run(self._waiting(folder))
@@ -137,7 +137,7 @@ Chain(model, "p", checkpoint_storage=f"sqlite:///{sys.argv[1]}/first.db").run()
             wanted = called + count
             chains = [Chain(model, "p", checkpoint_storage=self._store) for _ in range(count)]
             tasks = [asyncio.create_task(chain.arun()) for chain in chains]
-            while called < wanted:
+            while called < wanted:  # noqa: ASYNC110 - the model cannot tell who of them was the last
                 await asyncio.sleep(0.01)
             gc.collect()
             return tasks

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
 from copy import copy
 from functools import partial
 from typing import Any, Literal, Self, TypeVar, cast
@@ -11,7 +10,7 @@ from typing import Any, Literal, Self, TypeVar, cast
 import msgspec
 
 from sifaka.clock import Clock, SystemClock
-from sifaka.drivers import Returned, adrive, drive
+from sifaka.drivers import adrive, drive
 from sifaka.engine.plan import BoundModel, BoundPart, Plan, bind_part, new_chain_id, resolve_model
 from sifaka.engine.run import Engine, Intention
 from sifaka.errors import ChainError, UnknownChainError, UsageError
@@ -34,6 +33,7 @@ __all__ = ["Chain"]
 Durability = Literal["step", "iteration", "exit"]
 _DURABILITIES = ("step", "iteration", "exit")
 _T = TypeVar("_T")
+_CLOCK = SystemClock()
 
 
 class Chain:
@@ -71,7 +71,7 @@ class Chain:
         budget: float | Mapping[str, float] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._clock: Clock = clock or SystemClock()
+        self._clock: Clock = clock or _CLOCK
         self._storage = open_storage(checkpoint_storage)
         self._chain_id = new_chain_id() if chain_id is None else check_chain_id(chain_id)
         self._began = False
@@ -217,11 +217,11 @@ class Chain:
 
     async def arun(self) -> Thought:
         """As :meth:`run`, in the running event loop."""
-        return await _aresult(self._arun(recover=False))
+        return await self._arun(recover=False)
 
     async def arun_with_recovery(self) -> Thought:
         """As :meth:`run_with_recovery`, in the running event loop."""
-        return await _aresult(self._arun(recover=True))
+        return await self._arun(recover=True)
 
     async def aresume(
         self,
@@ -232,34 +232,49 @@ class Chain:
         wait: float = 0.0,
     ) -> Thought:
         """As :meth:`resume`, in the running event loop."""
-        await self._storage.journal.off_loop(lambda: self._take_up(chain_id, action, wait))
-        return await _aresult(self._arun(recover=recover, wait=wait))
+        await self._storage.journal.off_loop(self._take_up, chain_id, action, wait)
+        return await self._arun(recover=recover, wait=wait)
 
     async def astream(self, *, recover: bool = False, wait: float = 0.0) -> AsyncGenerator[Record, None]:
         """As :meth:`stream`, for ``async for``; the thought is then :meth:`get_thought`'s."""
-        async with aclosing(self._arun(recover=recover, wait=wait)) as run:
-            async for records in run:
-                if not isinstance(records, Thought):
-                    for record in records:
-                        yield record
+        import asyncio
+
+        # One batch at a time: a reader that is slow holds the run back, it does not fill the memory.
+        batches: asyncio.Queue[list[Record] | None] = asyncio.Queue(1)
+
+        async def run() -> None:
+            try:
+                await self._arun(recover=recover, wait=wait, seen=batches.put)
+            finally:
+                await batches.put(None)
+
+        task = asyncio.create_task(run())
+        try:
+            while (records := await batches.get()) is not None:
+                for record in records:
+                    yield record
+            await task
+        finally:
+            task.cancel()
+            while not task.done() and not batches.empty():
+                batches.get_nowait()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _arun(
-        self, *, recover: bool, wait: float = 0.0
-    ) -> AsyncGenerator[list[Record] | Thought, None]:
-        """Yields the records as they become durable, and at last the thought."""
+        self,
+        *,
+        recover: bool,
+        wait: float = 0.0,
+        seen: Callable[[list[Record]], Awaitable[None]] | None = None,
+    ) -> Thought:
         journal = self._storage.journal
         lease = await journal.aclaim(self._begin(), wait_s=wait)
         try:
-            state = await journal.off_loop(lambda: self._state(lease))
+            state = await journal.off_loop(self._state, lease)
             engine = self._engine(state, lease, recover=recover, asynchronous=True)
-            returned = Returned()
-            run = adrive(engine.run(), journal, lease, self._clock, returned)
-            async with aclosing(run):
-                async for records in run:
-                    yield records
-            yield cast("Thought", returned.value)
+            return cast("Thought", await adrive(engine.run(), journal, lease, self._clock, seen))
         finally:
-            await journal.off_loop(lambda: journal.release(lease))
+            await journal.off_loop(journal.release, lease)
 
     def _begin(self) -> str:
         self._began = True
@@ -400,15 +415,6 @@ def _result(run: Generator[Any, None, _T]) -> _T:
             next(run)
         except StopIteration as stop:
             return cast("_T", stop.value)
-
-
-async def _aresult(run: AsyncGenerator[Any, None]) -> Thought:
-    """The thought that a run ends with."""
-    last: Any = None
-    async with aclosing(run):
-        async for got in run:
-            last = got
-    return cast("Thought", last)
 
 
 # Options -----------------------------------------------------------------------------------

@@ -1,14 +1,14 @@
 """Performing what the engine yields: one synchronous driver, one asynchronous (floor 6).
 
-Both are loops over three effects and decide nothing. Each yields the records that have become durable,
-as they do, which is what ``stream`` shows; the engine's result is theirs.
+Both are loops over three effects and decide nothing. Each tells which records have become durable, as
+they do, which is what ``stream`` shows; the engine's result is theirs.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -22,16 +22,7 @@ from sifaka.storage.journal import Journal, Lease
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Returned", "adrive", "drive"]
-
-
-class Returned:
-    """Where an asynchronous generator leaves what it returns."""
-
-    __slots__ = ("value",)
-
-    def __init__(self) -> None:
-        self.value: Any = None
+__all__ = ["adrive", "drive"]
 
 
 # Synchronous -------------------------------------------------------------------------------
@@ -181,9 +172,9 @@ async def adrive(
     journal: Journal,
     lease: Lease,
     clock: Clock,
-    returned: Returned,
-) -> AsyncGenerator[list[Record], None]:
-    """As :func:`drive`, in the running event loop; what the engine returns is left in ``returned``."""
+    seen: Callable[[list[Record]], Awaitable[None]] | None = None,
+) -> Any:
+    """As :func:`drive`, in the running event loop; ``seen`` is awaited with the records made durable."""
     calls = _Tasks(clock, journal)
     answer: Any = None
     try:
@@ -191,14 +182,14 @@ async def adrive(
             try:
                 effect = engine.send(answer)
             except StopIteration as stop:
-                returned.value = stop.value
-                return
+                return stop.value
             answer = None
             if isinstance(effect, Perform):
                 answer = await calls.perform(effect.calls)
             elif isinstance(effect, Append):
                 await journal.aappend(lease, effect.records, effect.change)
-                yield effect.records
+                if seen is not None:
+                    await seen(effect.records)
             elif isinstance(effect, Sleep):
                 await clock.asleep(max(0.0, effect.until - clock.time()))
     finally:

@@ -30,14 +30,14 @@ __all__ = [
 ]
 
 
-class Usage(msgspec.Struct, frozen=True, omit_defaults=True, array_like=True):
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True, array_like=True, gc=False):
     """Tokens of one call, as the provider counted them."""
 
     input_tokens: int = 0
     output_tokens: int = 0
 
 
-class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
+class Reply(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What a model answered.
 
     ``price_usd`` is None where it is unknown, never 0 for unknown. ``finish_reason`` is ``"stop"``,
@@ -54,7 +54,7 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     not_applied: tuple[str, ...] = ()
 
 
-class Request(msgspec.Struct, frozen=True, omit_defaults=True):
+class Request(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A model call a part asks for. ``model`` is a bound model of the part's own, None for the chain's.
 
     ``options`` (``temperature``, ``max_tokens``, ``json_schema``, …) go to the model as keywords.

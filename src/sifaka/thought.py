@@ -1,7 +1,7 @@
 """The values a chain works on: a thought, its documents, its verdicts and its feedback (floor 0).
 
-All are frozen. A :class:`Thought` is never edited: the next state of a run is a new thought, folded
-from the run's log.
+All are frozen, and hold no cycles, so that the garbage collector need not look at them. A
+:class:`Thought` is never edited: the next state of a run is a new thought, folded from the run's log.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 
-class Document(msgspec.Struct, frozen=True, omit_defaults=True):
+class Document(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A retrieved text; ``score`` is the retriever's own relevance, larger is better."""
 
     text: str
@@ -31,7 +31,7 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True):
     metadata: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
 
 
-class ValidationResult(msgspec.Struct, frozen=True, omit_defaults=True):
+class ValidationResult(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One validator's verdict on a text.
 
     ``score`` is between 0 and 1 where the validator gives one; ``issues`` say what is wrong,
@@ -47,7 +47,7 @@ class ValidationResult(msgspec.Struct, frozen=True, omit_defaults=True):
     skipped: bool = False
 
 
-class CriticFeedback(msgspec.Struct, frozen=True, omit_defaults=True):
+class CriticFeedback(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One critic's feedback; ``confidence`` is the critic's own, between 0 and 1."""
 
     needs_improvement: bool
@@ -60,7 +60,7 @@ class CriticFeedback(msgspec.Struct, frozen=True, omit_defaults=True):
     metadata: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
 
 
-class DoubtfulCall(msgspec.Struct, frozen=True, omit_defaults=True):
+class DoubtfulCall(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A call that was sent and whose answer was never recorded: it may have been paid.
 
     ``price_max_usd`` is the most it can have cost, None where the price is unknown.
@@ -75,19 +75,32 @@ class DoubtfulCall(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class History(Sequence["Thought"]):
-    """The earlier thoughts of a run, oldest first, read from the log when first asked for."""
+    """The earlier thoughts of a run, oldest first, put together when first asked for.
 
-    __slots__ = ("_load", "_thoughts")
+    ``last`` is the newest of them; the older ones are its own history. Or ``load`` reads all of them
+    from the log. Linked like this, a run's thoughts form no cycle and share what they have in common.
+    """
 
-    def __init__(self, load: Callable[[], tuple[Thought, ...]]) -> None:
-        self._load: Callable[[], tuple[Thought, ...]] | None = load
-        self._thoughts: tuple[Thought, ...] = ()
+    __slots__ = ("_last", "_load", "_thoughts")
+
+    def __init__(
+        self, last: Thought | None = None, load: Callable[[], tuple[Thought, ...]] | None = None
+    ) -> None:
+        self._last = last
+        self._load = load
+        self._thoughts: tuple[Thought, ...] | None = None
 
     def all(self) -> tuple[Thought, ...]:
         """The thoughts as a tuple."""
-        if self._load is not None:
-            self._thoughts = self._load()
-            self._load = None
+        if self._thoughts is None:
+            newest_first: list[Thought] = []
+            one: History | None = self
+            while one is not None and one._last is not None:
+                newest_first.append(one._last)
+                earlier = one._last.history
+                one = earlier if isinstance(earlier, History) else None
+            oldest = one._load() if one is not None and one._load is not None else ()
+            self._thoughts = (*oldest, *reversed(newest_first))
         return self._thoughts
 
     @overload
@@ -107,10 +120,10 @@ class History(Sequence["Thought"]):
         return hash(self.all())
 
     def __repr__(self) -> str:
-        return "History(not read yet)" if self._load else f"History({self._thoughts!r})"
+        return "History(not read yet)" if self._thoughts is None else f"History({self._thoughts!r})"
 
 
-class Thought(msgspec.Struct, frozen=True, omit_defaults=True):
+class Thought(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The state of a run: what was asked, found and written, and what was said of it.
 
     Attributes:

@@ -24,7 +24,7 @@ class Append(msgspec.Struct, frozen=True, gc=False):
     change: Change | None = None
 
 
-class Call(msgspec.Struct, frozen=True):
+class Call(msgspec.Struct, frozen=True, gc=False):
     """Call a user's part. ``key`` names the call in :class:`Done`.
 
     ``coroutine`` says that the function is an async one; ``inline`` that it is quick and harmless, to
@@ -40,13 +40,13 @@ class Call(msgspec.Struct, frozen=True):
     timeout_s: float | None = None
 
 
-class Perform(msgspec.Struct, frozen=True):
+class Perform(msgspec.Struct, frozen=True, gc=False):
     """Start these calls beside those under way, and wait until any one is done."""
 
     calls: list[Call]
 
 
-class Done(msgspec.Struct, frozen=True):
+class Done(msgspec.Struct, frozen=True, gc=False):
     """A call's value, or the exception it raised; how long it took, in seconds."""
 
     key: int
@@ -55,7 +55,7 @@ class Done(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class Sleep(msgspec.Struct, frozen=True):
+class Sleep(msgspec.Struct, frozen=True, gc=False):
     """Wait until ``until`` (unix seconds); ``reason`` is for people."""
 
     until: float

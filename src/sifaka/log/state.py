@@ -6,7 +6,7 @@ every view shows. It is made from records alone, so a resumed run knows exactly 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 
@@ -83,6 +83,7 @@ class State:
         "parts",
         "planned_validators",
         "position",
+        "previous",
         "prompt",
         "recovery",
         "recovery_from",
@@ -97,7 +98,6 @@ class State:
         "text_is_whole",
         "text_options",
         "text_seq",
-        "thoughts",
         "totals",
         "tried",
         "verdicts",
@@ -141,9 +141,10 @@ class State:
         self.draft: Thought | None = None
         """The thought this iteration improves on."""
 
-        self.thoughts: list[Thought] = []
+        self.previous: Thought | None = None
+        """The thought of the iteration before this one; its history are those before it."""
         self.earlier: Callable[[], tuple[Thought, ...]] | None = None
-        """Reads the iterations that this fold did not see (a partial load)."""
+        """Reads all earlier thoughts, where this fold has not seen them whole (a partial load)."""
         self.best: Best | None = None
         self.best_thought: Thought | None = None
 
@@ -256,7 +257,7 @@ class State:
             post_generation_context=_flat(self.critic_documents),
             validation_results=self._in_order(self.verdicts),
             critic_feedback=self._in_order(self.feedback),
-            history=self._history(),
+            history=self.history,
             iteration=self.position.iteration,
             id=f"{self.chain_id}:{max(self.text_seq, 0)}",
             parent_id=self.draft.id if self.draft is not None else None,
@@ -276,7 +277,7 @@ class State:
         name = f"{self.chain_id}:{best.seq}"
         found = self.best_thought
         if found is None:
-            found = next((one for one in self._history() if one.id == name), None)
+            found = next((one for one in self.history if one.id == name), None)
         if found is None:
             return self.thought()
         return msgspec.structs.replace(
@@ -292,11 +293,12 @@ class State:
             return tuple(by_name.values())
         return tuple(by_name[part.name] for part in self.parts if part.name in by_name)
 
-    def _history(self) -> History | tuple[Thought, ...]:
-        known, count, earlier = self.thoughts, len(self.thoughts), self.earlier
-        if earlier is None and not count:
-            return ()
-        return History(lambda: (earlier() if earlier else ()) + tuple(known[:count]))
+    @property
+    def history(self) -> Sequence[Thought]:
+        """The thoughts of the earlier iterations, oldest first."""
+        if self.earlier is not None:
+            return History(load=self.earlier)
+        return () if self.previous is None else History(last=self.previous)
 
     # The fold ------------------------------------------------------------------------------
 
@@ -461,8 +463,8 @@ class State:
         self.attempts = {}
         self.fault = None
         if to.iteration > self.position.iteration:
-            self.draft = self._leave_text()
-            self.thoughts.append(self.draft)
+            self.draft = self.previous = self._leave_text()
+            self.earlier = None
             self._forget_from("generation")
         self.position = to
 
@@ -475,8 +477,7 @@ class State:
         if to.afresh:
             self.draft = None
         if to.iteration < self.position.iteration:
-            self.thoughts = []
-            self.earlier = None
+            self.previous = self.earlier = None
         self.position = to
 
     def _leave_text(self) -> Thought:

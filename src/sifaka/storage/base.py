@@ -34,7 +34,7 @@ Durability = Literal["none", "process", "server", "power"]
 of the machine's power supply. Each includes the ones before it."""
 
 
-class Row(msgspec.Struct, frozen=True):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """One append as it is stored: records ``first`` to ``last`` of a run in one frame.
 
     ``token`` is the writer's fencing token, ``at`` the time of the last record (unix seconds),
@@ -50,7 +50,7 @@ class Row(msgspec.Struct, frozen=True):
     frame: bytes
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """What an append changes in its run's entry.
 
     ``until`` is when a wait ends (unix seconds, 0: none), ``group`` the signature of the failure,
@@ -65,7 +65,7 @@ class Change(msgspec.Struct, frozen=True):
     release: bool = False
 
 
-class Write(msgspec.Struct, frozen=True):
+class Write(msgspec.Struct, frozen=True, gc=False):
     """One compare-and-append.
 
     Refused unless the run's last record is ``row.first - 1`` and its token is ``row.token``. A write that
@@ -77,7 +77,7 @@ class Write(msgspec.Struct, frozen=True):
     opens: Entry | None = None
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A run as the store lists it. ``last`` is its last record's number, -1 for none.
 
     ``owner`` is the encoded identity of who holds the lease (empty: nobody), ``lease_until`` when it
@@ -98,7 +98,7 @@ class Entry(msgspec.Struct, frozen=True):
     last: int = -1
 
 
-class Query(msgspec.Struct, frozen=True):
+class Query(msgspec.Struct, frozen=True, gc=False):
     """Which entries to list, newest first; None: any. ``after`` continues behind a listed entry."""
 
     statuses: tuple[Status, ...] | None = None

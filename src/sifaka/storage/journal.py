@@ -139,7 +139,7 @@ class Journal:
         """As :meth:`claim`, without blocking the event loop."""
         await self.turn()
         claiming = self._claiming(chain_id, wait_s)
-        while not isinstance(got := await self.off_loop(lambda: next(claiming)), Lease):
+        while not isinstance(got := await self.off_loop(claiming.__next__), Lease):
             await self.storage.clock.asleep(got)
         return got
 
@@ -282,13 +282,13 @@ class Journal:
                 if not pending.done:
                     pending.settle(error)
 
-    async def off_loop(self, work: Callable[[], _T]) -> _T:
+    async def off_loop(self, work: Callable[..., _T], *args: Any) -> _T:
         """The result of a storage call, made in a thread where the store is not a local one."""
         if self.storage.local:
-            return work()
+            return work(*args)
         import asyncio
 
-        return await asyncio.to_thread(work)
+        return await asyncio.to_thread(work, *args)
 
 
 class _LoopTurns:

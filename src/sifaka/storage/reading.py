@@ -153,8 +153,7 @@ def _make_lazy(state: State, storage: Storage) -> None:
     chain_id, last = state.chain_id, state.next_seq - 1
 
     def earlier() -> tuple[Thought, ...]:
-        return tuple(load_whole(storage, chain_id, last).state.thoughts)
+        return tuple(load_whole(storage, chain_id, last).state.history)
 
-    state.thoughts = []
     state.earlier = earlier
     state.best_thought = None

@@ -209,7 +209,6 @@ class SQLiteStorage(Storage):
                 raise
             return done
 
-
     def _make_room(self, connection: sqlite3.Connection) -> None:
         """Give the write-ahead log its full size at once, so that no commit has to sync its growth.
 

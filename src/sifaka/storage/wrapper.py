@@ -1,4 +1,4 @@
-"""A storage around another one: forwards every hook, so that a wrapper overrides just what it changes (floor 3)."""
+"""A storage around another: forwards every hook, so that it overrides just what it changes (floor 3)."""
 
 from __future__ import annotations
 
