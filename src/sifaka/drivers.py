@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["adrive", "drive"]
 
+WAITED_S = 0.001
+"""A call that took longer than this has given way to others: its run waits for its turn to go on."""
+
 
 # Synchronous -------------------------------------------------------------------------------
 
@@ -209,10 +212,7 @@ class _Tasks:
 
     async def perform(self, calls: list[Call]) -> Done:
         if len(calls) == 1 and not self._out and not self._done:
-            done = await self._call(calls[0])
-            if not calls[0].inline:
-                await self._journal.turn()
-            return done
+            return await self._in_turn(await self._call(calls[0]))
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -223,8 +223,12 @@ class _Tasks:
         while not self._done:
             self._woken = loop.create_future()
             await self._woken
-        done = self._done.popleft()
-        await self._journal.turn()
+        return await self._in_turn(self._done.popleft())
+
+    async def _in_turn(self, done: Done) -> Done:
+        """The answer, when it is this run's turn: many that waited may have been answered together."""
+        if done.seconds > WAITED_S:
+            await self._journal.turn()
         return done
 
     def _finished(self, task: asyncio.Task[Done]) -> None:

@@ -90,6 +90,8 @@ class _Phase:
         self.iteration = engine.state.position.iteration
         self.argument = argument
         self.out: dict[int, Task] = {}
+        self.paid_out = 0
+        """How many of them may have to be paid: before these are waited for, what is known is saved."""
         self.start: list[Call] = []
         self.faults: list[tuple[Faulted, BaseException]] = []
         self.stopped: str | None = None
@@ -104,10 +106,12 @@ class _Phase:
             if not self.out:
                 break
             start, self.start = self.start, []
-            if any(not task.part.pure for task in self.out.values()):
+            if self.paid_out:
                 yield from engine.flush()
             done: Done = yield Perform(start)
-            self._settle(self.out.pop(done.key), done)
+            task = self.out.pop(done.key)
+            self.paid_out -= task.intent >= 0
+            self._settle(task, done)
         if self.stopped is not None:
             raise Stopped(self.stopped)
         if self.faults:
@@ -136,6 +140,7 @@ class _Phase:
             if self._broke(task, 0.0):
                 return
             key = task.intent = self._intend(task, "", "", None, None)
+            self.paid_out += 1
         self.out[key] = task
         self.start.append(
             Call(
@@ -189,6 +194,7 @@ class _Phase:
         key = task.intent = self._intend(task, task.digest, model.name, price, options or None)
         task.model = model
         self.out[key] = task
+        self.paid_out += 1
         use_async = model.agenerate is not None and engine.asynchronous
         function = model.agenerate if use_async and model.agenerate else model.generate
         self.start.append(

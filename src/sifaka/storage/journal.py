@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Journal", "Lease", "check_chain_id"]
 
-RUNS_A_TICK = 32
+RUNS_A_TICK = 48
 """Runs that go on in one tick of an event loop, and appends in one of its commits: about 3 ms of work."""
 SLOW_COMMIT_S = 0.005
 """Commits that take longer than this on average leave the event loop for a thread."""
