@@ -329,8 +329,11 @@ class Chain:
         """Record ``action`` in the run's log; the next run goes on from it. Nothing is called.
 
         False, and nothing changed, where the run is done or the action cannot be applied where it
-        stands (a generation cannot be skipped).
+        stands (a generation cannot be skipped). Raises UsageError for parameters that cannot be.
         """
+        for name, value in action.parameters.items():
+            if name != "model":
+                _checked(name, value)
         journal = self._storage.journal
         lease = journal.claim(self._begin(), wait_s=wait)
         try:

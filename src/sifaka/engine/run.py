@@ -155,6 +155,7 @@ class Engine:
         """
         closed = self.state.closed
         if closed is not None and closed.status == "done":
+            self._check_plan()
             return self.state.best_draft()
         yield from self._begin()
         yield from self._finish_wait()
@@ -179,6 +180,7 @@ class Engine:
         parts = self._unfinished()
         if move(action.strategy, state.position, parts) is None:
             return False
+        self.model_for(action.parameters.get("model"))  # one that cannot be opened is refused now
         yield from self._begin()
         self._recover_with(action, parts, "user", None)
         self._change = Change("interrupted", self.clock.time(), release=True)
@@ -232,17 +234,14 @@ class Engine:
 
     def _reopened(self, now: float) -> Opened:
         state, want = self.state, self.want
-        prompt = state.prompt if want.prompt is None else want.prompt
-        changes = self._differences(prompt)
-        if changes and not want.accept_plan_change:
-            raise PlanChangedError(state.chain_id, changes)
+        changes = self._check_plan()
         cause = "death" if want.died else "continue"
         if state.closed is not None:
             cause = "retry"
         return Opened(
             now,
             state.chain_id,
-            prompt if changes else None,
+            (want.prompt or state.prompt) if changes else None,
             want.system_prompt if changes else None,
             self.plan.parts() if changes else None,
             want.settings if want.settings != state.settings else None,
@@ -251,13 +250,20 @@ class Engine:
             doubts=tuple(state.open_intents),
         )
 
-    def _differences(self, prompt: str) -> list[str]:
-        """In what this chain's plan is not the log's: prompt, and parts by kind, name and order."""
-        state = self.state
+    def _check_plan(self) -> list[str]:
+        """In what this chain's plan is not the log's. Raises PlanChangedError unless that was accepted."""
+        changes = self._differences()
+        if changes and not self.want.accept_plan_change:
+            raise PlanChangedError(self.state.chain_id, changes)
+        return changes
+
+    def _differences(self) -> list[str]:
+        """Prompts, and parts by kind, name and order; a chain without a prompt takes the log's."""
+        state, prompt = self.state, self.want.prompt
         found: list[str] = []
-        if prompt != state.prompt:
+        if prompt is not None and prompt != state.prompt:
             found.append(f"the prompt was {_short(state.prompt)} and is now {_short(prompt)}")
-        if self.want.prompt is not None and self.want.system_prompt != state.system_prompt:
+        if prompt is not None and self.want.system_prompt != state.system_prompt:
             found.append("the system prompt is another one")
         before = [(part.kind, part.name) for part in state.parts]
         now = [(part.kind, part.name) for part in self.plan.parts()]

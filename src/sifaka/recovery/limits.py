@@ -61,24 +61,23 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError("a budget is not negative")
         return self
 
-    def exhausted(
-        self, state: State, now: float, price_max_usd: float | None = 0.0, tokens_max: int = 0
-    ) -> str | None:
-        """Why the next call, of at most that price and that many tokens, must not be made, or None.
+    def exhausted(self, state: State, now: float, price_max_usd: float | None = None) -> str | None:
+        """Why the next call, of at most that price, must not be made, or None.
 
-        A call in doubt counts with its highest price; an unknown price counts nothing.
+        Calls in flight and in doubt count with their highest price; an unknown price counts nothing.
         """
         if self.usd is not None:
-            doubts = sum(one.price_max_usd or 0.0 for one in state.doubts.values())
-            spent, most = state.totals.cost_usd + doubts, price_max_usd or 0.0
+            reserved = sum(one.price_max_usd or 0.0 for one in state.doubts.values())
+            reserved += sum(one.price_max_usd or 0.0 for one in state.open_intents.values())
+            spent, most = state.totals.cost_usd + reserved, price_max_usd or 0.0
             if spent >= self.usd > 0 or spent + most > self.usd:
                 return (
-                    f"the budget of ${self.usd:.4f} does not cover the next call: ${spent:.4f} are "
-                    f"spent or in doubt, and it may cost ${most:.4f}"
+                    f"the budget of ${self.usd:.4f} does not cover the next call: ${spent:.4f} are spent, "
+                    f"in flight or in doubt, and it may cost ${most:.4f}"
                 )
         if self.tokens is not None:
             used = state.totals.input_tokens + state.totals.output_tokens
-            if used + tokens_max >= self.tokens:
+            if used >= self.tokens:
                 return f"the budget of {self.tokens:,} tokens is used up ({used:,})"
         if self.seconds is not None and state.active_s(now) >= self.seconds:
             return f"the time budget of {self.seconds:g} s is used up"

@@ -169,7 +169,8 @@ class Journal:
 
     def release(self, lease: Lease) -> None:
         """Give the lease back, unless its last append did."""
-        if self._keeper.drop(lease) and lease.next_seq:
+        was_opened = lease.next_seq or not lease.is_new
+        if self._keeper.drop(lease) and was_opened:
             self.storage.lease(lease.chain_id, lease.token, b"", 0.0)
 
     def renew_leases(self) -> None:
