@@ -110,7 +110,7 @@ def chain_of(store: Store, moves: list[int], iterations: int, clock: FakeClock) 
     st.integers(0, 5),
     st.lists(st.sampled_from(list(RecoveryStrategy)), max_size=2),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_after_every_append_of_any_run(
     moves: list[int], iterations: int, actions: list[RecoveryStrategy]
 ) -> None:

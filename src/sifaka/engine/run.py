@@ -19,6 +19,7 @@ from sifaka.engine.steps import OPERATION_TABLE, after_criticism, after_validati
 from sifaka.errors import ChainError, MissingPromptError, PlanChangedError
 from sifaka.log.prompts import generation_prompt
 from sifaka.log.records import (
+    OPERATIONS,
     Closed,
     Faulted,
     Opened,
@@ -278,8 +279,8 @@ class Engine:
     def _finish_wait(self) -> Generator[Effect, Any, None]:
         """A wait that the last life did not see the end of goes on to the time it was set to."""
         recovery = self.state.recovery
-        if recovery is not None and recovery[1].until > self.clock.time():
-            yield from self._wait(recovery[1].until, recovery[1].description)
+        if recovery is not None and recovery.record.until > self.clock.time():
+            yield from self._wait(recovery.record.until, recovery.record.description)
 
     def _wait(self, until: float, reason: str) -> Generator[Effect, Any, None]:
         self._change = Change("waiting", self.clock.time(), reason, until=until)
@@ -355,8 +356,7 @@ class Engine:
 
     def _reach(self, operation: Operation, to: Position) -> None:
         state, now = self.state, self.clock.time()
-        if state.recovery is not None and state.recovery[1].operation == operation:
-            self._conclude(success=True)
+        self._conclude_if_past(operation)
         step, at = OPERATION_TABLE[operation].reaches, state.position
         summary = None
         if to.operation == "generation" and to.iteration > at.iteration:
@@ -368,6 +368,7 @@ class Engine:
     def _complete(self) -> Generator[Effect, Any, Thought]:
         state, now = self.state, self.clock.time()
         at = state.position
+        self._conclude(success=True)
         self.emit(Reached(now, "complete", at.iteration, at, max(0.0, now - state.step_at)))
         thought = state.best_draft()
         best = state.best.seq if state.best is not None else state.text_seq
@@ -380,8 +381,7 @@ class Engine:
 
     def _fail(self, failure: Failure) -> Generator[Effect, Any, None]:
         """The one place where plain runs and runs with recovery differ."""
-        if self.state.recovery is not None:
-            self._conclude(success=False)
+        self._conclude(success=False)
         # A fault that will not pass by itself decides: retrying the others would be in vain.
         faults = sorted(failure.faults, key=lambda one: one[0].fault.transient)
         record, error = faults[0]
@@ -440,13 +440,21 @@ class Engine:
         return recovery
 
     def _conclude(self, *, success: bool) -> None:
-        """What came of the action that was tried last."""
+        """Record what came of the action that was tried last, if there is one."""
         state, now = self.state, self.clock.time()
         if state.recovery is None:
             return
-        seq, recovery = state.recovery
-        cost = state.totals.cost_usd - state.recovery_from.cost_usd
-        self.emit(Outcome(now, seq, success, cost, max(0.0, now - recovery.at)))
+        seq, record = state.recovery.seq, state.recovery.record
+        cost = state.totals.cost_usd - state.recovery.totals.cost_usd
+        self.emit(Outcome(now, seq, success, cost, max(0.0, now - record.at)))
+
+    def _conclude_if_past(self, operation: Operation) -> None:
+        """An action has worked when the step it was for, or one beyond it, completes."""
+        recovery = self.state.recovery
+        if recovery is not None:
+            here = (self.state.position.iteration, OPERATIONS.index(operation))
+            if here >= (recovery.record.iteration, OPERATIONS.index(recovery.record.operation)):
+                self._conclude(success=True)
 
     def _give_up(self, record: Faulted, error: BaseException, reason: str) -> Generator[Effect, Any, None]:
         actions = suggestions(self.state)

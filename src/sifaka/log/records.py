@@ -27,6 +27,7 @@ __all__ = [
     "Faulted",
     "Handle",
     "Intent",
+    "OpenRecovery",
     "Opened",
     "Operation",
     "Outcome",
@@ -117,22 +118,6 @@ class Changed(_Part, frozen=True):
     system_prompt: str | None
     parts: tuple[PlannedPart, ...]
     settings: dict[str, Any]
-
-
-class Summary(_Part, frozen=True):
-    """All that a run's earlier iterations come to, so that loading its state need not read them."""
-
-    totals: Totals
-    active_s: float
-    parameters: dict[str, Any]
-    documents_at: tuple[int, ...]
-    doubts: tuple[DoubtfulCall, ...]
-    best: Best | None
-    life: int
-    actions: int
-    restarts: int
-    waited_s: float
-    changed: Changed | None = None
 
 
 class Opened(_Record, frozen=True, tag=1):
@@ -242,6 +227,31 @@ class Recovery(_Record, frozen=True, tag=7):
     evidence: str = ""
     error_kind: str = ""
     error_class: str = ""
+
+
+class OpenRecovery(_Part, frozen=True):
+    """A recovery action of which nothing has come yet: record ``seq``, and what was used before it."""
+
+    seq: int
+    record: Recovery
+    totals: Totals
+
+
+class Summary(_Part, frozen=True):
+    """All that a run's earlier iterations come to, so that loading its state need not read them."""
+
+    totals: Totals
+    active_s: float
+    parameters: dict[str, Any]
+    documents_at: tuple[int, ...]
+    doubts: tuple[DoubtfulCall, ...]
+    best: Best | None
+    life: int
+    actions: int
+    restarts: int
+    waited_s: float
+    changed: Changed | None = None
+    recovery: OpenRecovery | None = None
 
 
 class Outcome(_Record, frozen=True, tag=8):

@@ -22,6 +22,7 @@ from sifaka.log.records import (
     Handle,
     Intent,
     Opened,
+    OpenRecovery,
     Operation,
     Outcome,
     Partial,
@@ -68,10 +69,10 @@ class State:
         "documents_at",
         "doubts",
         "draft",
-        "earlier",
         "fault",
         "feedback",
         "first_at",
+        "history_is_whole",
         "last_at",
         "life",
         "model_prompt",
@@ -86,7 +87,6 @@ class State:
         "previous",
         "prompt",
         "recovery",
-        "recovery_from",
         "replies",
         "restarts",
         "settings",
@@ -102,6 +102,7 @@ class State:
         "tried",
         "verdicts",
         "waited_s",
+        "whole",
     )
 
     def __init__(self, chain_id: str) -> None:  # noqa: PLR0915 - one line a field
@@ -143,8 +144,10 @@ class State:
 
         self.previous: Thought | None = None
         """The thought of the iteration before this one; its history are those before it."""
-        self.earlier: Callable[[], tuple[Thought, ...]] | None = None
-        """Reads all earlier thoughts, where this fold has not seen them whole (a partial load)."""
+        self.whole: Callable[[], State] | None = None
+        """Reads the whole log up to where this state was loaded, where it was not folded from it."""
+        self.history_is_whole = True
+        """False while the earlier thoughts have to be read with :attr:`whole`."""
         self.best: Best | None = None
         self.best_thought: Thought | None = None
 
@@ -162,8 +165,7 @@ class State:
         self.waited_s = 0.0
         self.fault: Faulted | None = None
         """What failed last in the operation under way."""
-        self.recovery: tuple[int, Recovery] | None = None
-        self.recovery_from = Totals()
+        self.recovery: OpenRecovery | None = None
 
     # What the engine asks ------------------------------------------------------------------
 
@@ -215,6 +217,7 @@ class State:
             restarts=self.restarts,
             waited_s=self.waited_s,
             changed=changed,
+            recovery=self.recovery,
         )
 
     def resume_from(self, summary: Summary, at: float, seq: int, to: Position) -> None:
@@ -230,6 +233,7 @@ class State:
         self.actions = summary.actions
         self.restarts = summary.restarts
         self.waited_s = summary.waited_s
+        self.recovery = summary.recovery
         if summary.changed is not None:
             self.changed = True
             self.prompt = summary.changed.prompt
@@ -274,12 +278,13 @@ class State:
         best = self.best
         if best is None or best.seq == self.text_seq:
             return self.thought()
-        name = f"{self.chain_id}:{best.seq}"
         found = self.best_thought
         if found is None:
-            found = next((one for one in self.history if one.id == name), None)
-        if found is None:
-            return self.thought()
+            # Only a state that was loaded in part can lack it; the log has it.
+            whole = self.whole() if self.whole is not None else None
+            if whole is None or whole.best != best:
+                raise AssertionError(f"the text of record {best.seq} is lost")
+            found = whole.best_draft()
         return msgspec.structs.replace(
             found,
             cost=self.totals.cost_usd,
@@ -296,8 +301,9 @@ class State:
     @property
     def history(self) -> Sequence[Thought]:
         """The thoughts of the earlier iterations, oldest first."""
-        if self.earlier is not None:
-            return History(load=self.earlier)
+        if not self.history_is_whole and self.whole is not None:
+            whole = self.whole
+            return History(load=lambda: tuple(whole().history))
         return () if self.previous is None else History(last=self.previous)
 
     # The fold ------------------------------------------------------------------------------
@@ -424,8 +430,7 @@ class State:
         self.skipped.update(record.skips)
         if record.sets_aside:
             self._go_back(record.to)
-        self.recovery = (seq, record)
-        self.recovery_from = self.totals
+        self.recovery = OpenRecovery(seq, record, self.totals)
 
     def _outcome(self, _seq: int, _record: Outcome) -> None:
         self.recovery = None
@@ -464,7 +469,7 @@ class State:
         self.fault = None
         if to.iteration > self.position.iteration:
             self.draft = self.previous = self._leave_text()
-            self.earlier = None
+            self.history_is_whole = True
             self._forget_from("generation")
         self.position = to
 
@@ -477,7 +482,7 @@ class State:
         if to.afresh:
             self.draft = None
         if to.iteration < self.position.iteration:
-            self.previous = self.earlier = None
+            self.previous, self.history_is_whole = None, True
         self.position = to
 
     def _leave_text(self) -> Thought:

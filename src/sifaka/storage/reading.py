@@ -8,13 +8,13 @@ summary stands for all that came earlier. So loading costs the same at iteration
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from sifaka.errors import DamagedRecordError, UnknownChainError
 from sifaka.log.codec import checksum_of, decode
 from sifaka.log.records import Opened, Reached, Record, Result
 from sifaka.log.state import State
 from sifaka.storage.base import Row, Storage
-from sifaka.thought import Thought
 
 __all__ = ["Loaded", "load", "load_whole", "read"]
 
@@ -152,8 +152,10 @@ def _make_lazy(state: State, storage: Storage) -> None:
     """What the partial fold could not know whole (thoughts and their own prompts) is read on demand."""
     chain_id, last = state.chain_id, state.next_seq - 1
 
-    def earlier() -> tuple[Thought, ...]:
-        return tuple(load_whole(storage, chain_id, last).state.history)
+    @cache
+    def whole() -> State:
+        return load_whole(storage, chain_id, last).state
 
-    state.earlier = earlier
+    state.whole = whole
+    state.history_is_whole = False
     state.best_thought = None
