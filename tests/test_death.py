@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sifaka.log.records import Closed, Intent, Reached, Record, Result
+from sifaka.log.records import Closed, Intent, Opened, Reached, Record, Result
 from sifaka.log.state import State, fold
 from sifaka.storage.reading import load, load_whole, read
 from sifaka.storage.sqlite import SQLiteStorage
@@ -165,3 +167,74 @@ def test_what_a_resume_loads_is_what_the_whole_log_says(victims: Victims, tmp_pa
     assert part.state.thought() == whole.state.thought()
     assert part.state.best_draft() == whole.state.best_draft()
     assert part.state.totals == whole.state.totals
+
+
+class Racer:
+    """One process of its own that runs the victim's chain when it is told to."""
+
+    def __init__(self, folder: Path, **more: Any) -> None:
+        files = {"store": str(folder / "store.db"), "ledger": str(folder / "ledger")}
+        command = json.dumps({**files, "driver": "sync", **more})
+        script = str(Path(__file__).with_name("victim.py"))
+        self.process = subprocess.Popen(
+            [sys.executable, script, command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+
+    def start(self) -> None:
+        assert self.process.stdin is not None
+        print(file=self.process.stdin, flush=True)
+
+    def result(self) -> dict[str, Any]:
+        said, _ = self.process.communicate()
+        return json.loads(said)
+
+
+@pytest.mark.parametrize("racers", [2, 5])
+def test_of_processes_that_race_for_a_run_one_has_it(tmp_path: Path, racers: int) -> None:
+    SQLiteStorage(tmp_path / "store.db").measure()  # the file is there: the race is for the run
+    running = [Racer(tmp_path) for _ in range(racers)]
+    for one in running:
+        one.start()
+    results = [one.result() for one in running]
+    lost = [one for one in results if "error" in one]
+    assert {one["class"] for one in lost} <= {"OwnedError", "FencedError"}
+    assert sum(one.get("calls", 0) > 0 for one in results) == 1, "two had it, or none"
+    state = check_complete(tmp_path, [])
+    assert state.doubts == {}
+    assert billed(tmp_path) == 4 * ITERATIONS
+
+
+def test_an_owner_that_wakes_after_its_lease_was_taken_can_write_nothing(tmp_path: Path) -> None:
+    paused = Racer(tmp_path, die={"stop": 2}, lease_s=0.4)
+    paused.start()
+    _, status = os.waitpid(paused.process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    before = records_of(tmp_path)
+
+    successor = Racer(tmp_path, wait=30)
+    successor.start()
+    assert "error" not in successor.result()
+    after = records_of(tmp_path)
+    assert after[: len(before)] == before
+
+    os.kill(paused.process.pid, signal.SIGCONT)
+    late = paused.result()
+    assert late["class"] == "FencedError"
+    assert records_of(tmp_path) == after, "a late answer was written"
+    state = check_complete(tmp_path, before)
+    assert len(state.doubts) >= 1, "the paused owner's call may have been repeated, and nobody says so"
+
+
+def test_a_crash_loop_ends_at_the_limit(victims: Victims, tmp_path: Path) -> None:
+    def crash_again_and_again() -> None:
+        for _ in range(100):
+            victims.run(tmp_path, "sync", {"call": 1} if billed(tmp_path) else {"call": 2})
+
+    with pytest.raises(AssertionError, match="its process died 10 times at criticism of iteration 0"):
+        crash_again_and_again()
+    records = records_of(tmp_path)
+    assert sum(isinstance(one, Opened) for one in records) == 11
+    assert isinstance(records[-1], Closed)
+    assert records[-1].status == "failed"

@@ -43,6 +43,8 @@ class Provider:
         self._maybe_die("call", number)
         os.write(self._file, (json.dumps({"what": what[:60]}) + "\n").encode())
         self._maybe_die("billed", number)
+        if self._die.get("stop") == number:
+            os.kill(os.getpid(), signal.SIGSTOP)
         return f"answer {number} of {os.getpid()}"
 
     def _maybe_die(self, where: str, number: int) -> None:
@@ -87,7 +89,8 @@ def build(command: dict[str, Any]) -> tuple[Chain, Provider]:
         if die and die.get(when) == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    store = CachedCheckpointStorage(FaultyStorage(SQLiteStorage(command["store"]), on_write))
+    storage = FaultyStorage(SQLiteStorage(command["store"]), on_write)
+    store = CachedCheckpointStorage(storage, lease_s=command.get("lease_s", 60.0))
 
     if command["driver"] == "async":
 
@@ -114,15 +117,18 @@ def documents(_query: str) -> list[str]:
 
 def run(command: dict[str, Any]) -> dict[str, Any]:
     chain, provider = build(command)
-    thought = asyncio.run(chain.arun()) if command["driver"] == "async" else chain.run()
+    if command.get("wait"):
+        thought = chain.resume(wait=command["wait"])
+    else:
+        thought = asyncio.run(chain.arun()) if command["driver"] == "async" else chain.run()
     return {"calls": provider.calls, "text": thought.text, "in_doubt": len(thought.in_doubt)}
 
 
 def child(command: dict[str, Any], answer: int) -> None:
     try:
         done = run(command)
-    except BaseException:
-        done = {"error": traceback.format_exc()}
+    except BaseException as error:
+        done = {"error": traceback.format_exc(), "class": type(error).__name__}
     os.write(answer, json.dumps(done).encode())
     os._exit(0)
 
@@ -144,4 +150,8 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print("ready", flush=True)
+        sys.stdin.readline()  # all that race start at the same moment
+        child(json.loads(sys.argv[1]), 1)
     serve()

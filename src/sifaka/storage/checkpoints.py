@@ -12,7 +12,7 @@ from sifaka.log.checkpoint import ChainCheckpoint, checkpoints
 from sifaka.log.records import Record
 from sifaka.storage.base import Entry, Query, Storage
 from sifaka.storage.journal import Journal
-from sifaka.storage.leases import is_dead
+from sifaka.storage.leases import LEASE_S, is_dead
 from sifaka.storage.reading import Loaded, load, load_whole, read
 
 __all__ = ["CachedCheckpointStorage"]
@@ -26,12 +26,12 @@ class CachedCheckpointStorage:
     """Checkpoints in a storage object: what a chain and a RecoveryManager work on.
 
     ``CachedCheckpointStorage(CachedStorage(memory_storage=InMemoryStorage()))`` is the form with tiers;
-    any storage object will do.
+    any storage object will do. ``lease_s`` is how long a run is owned unless that is renewed (seconds).
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, *, lease_s: float = LEASE_S) -> None:
         self.storage = storage
-        self.journal = Journal(storage)
+        self.journal = Journal(storage, lease_s=lease_s)
 
     def records(self, chain_id: str) -> Iterator[Record]:
         """The run's records, oldest first, verified. Raises UnknownChainError, DamagedRecordError."""
