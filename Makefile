@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := src tests bench
 
-.PHONY: help demo test quick check bench soak lock clean
+.PHONY: help demo test quick check bench lock clean
 help:
 	@echo "make demo   the main job on a real local model, killed and resumed (about a minute)"
 	@echo "make test   everything: checks and all tests"

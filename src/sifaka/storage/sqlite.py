@@ -66,7 +66,9 @@ SELECT id, token, owner, lease_until, status, reason, grp, label, until, opened_
 """
 _ROWS = """
 SELECT first, last, token, at, checkpoints, frame FROM log
-WHERE chain = (SELECT no FROM chains WHERE id = ?) AND last >= ? AND first <= ? ORDER BY last
+WHERE chain = (SELECT no FROM chains WHERE id = ?1) AND last >= ?2 AND last <= coalesce((
+    SELECT min(last) FROM log WHERE chain = (SELECT no FROM chains WHERE id = ?1) AND last >= ?3
+), ?3) ORDER BY last
 """
 _TOP = 2**62
 WAL_PAGES = 256

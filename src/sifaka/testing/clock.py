@@ -43,16 +43,19 @@ class FakeClock:
 
     def sleep(self, seconds: float) -> None:
         """Let ``seconds`` pass at once, and record them. Raises ValueError for a negative number."""
-        with self._lock:
-            self._go_on(seconds)
-            self._slept.append(seconds)
+        self._sleep(seconds)
 
     async def asleep(self, seconds: float) -> None:
         """As :meth:`sleep`; other tasks of the event loop get a turn."""
         import asyncio
 
-        self.sleep(seconds)
+        self._sleep(seconds)
         await asyncio.sleep(0)
+
+    def _sleep(self, seconds: float) -> None:
+        with self._lock:
+            self._go_on(seconds)
+            self._slept.append(seconds)
 
     def _go_on(self, seconds: float) -> None:
         if not seconds >= 0:
