@@ -108,6 +108,7 @@ summary = st.builds(
     count,
     count,
     count,
+    count,
     number,
     st.none() | st.builds(Changed, text, st.none() | text, parts, free),
     st.none() | open_recovery,

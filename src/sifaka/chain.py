@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
 from copy import copy
-from functools import partial
 from typing import Any, Literal, Self, TypeVar, cast
-
-import msgspec
 
 from sifaka.clock import Clock, SystemClock
 from sifaka.drivers import adrive, drive
+from sifaka.engine.options import DEFAULTS, check_action, check_option, one_of
 from sifaka.engine.plan import BoundModel, BoundPart, Plan, bind_part, new_chain_id, resolve_model
 from sifaka.engine.run import Engine, Intention
-from sifaka.errors import ChainError, UnknownChainError, UsageError
+from sifaka.errors import ChainError, PartError, UnknownChainError, UsageError
 from sifaka.log.checkpoint import ChainCheckpoint
 from sifaka.log.fork import fork_point, forked
-from sifaka.log.records import OPERATIONS, Record
+from sifaka.log.records import Opened, Record
 from sifaka.log.state import State
 from sifaka.recovery.actions import RecoveryAction
-from sifaka.recovery.limits import Budget, Limits
 from sifaka.recovery.manager import RecoveryManager
 from sifaka.storage.base import Change, Storage
 from sifaka.storage.checkpoints import CachedCheckpointStorage
@@ -31,7 +28,7 @@ from sifaka.views import bottlenecks
 __all__ = ["Chain"]
 
 Durability = Literal["step", "iteration", "exit"]
-_DURABILITIES = ("step", "iteration", "exit")
+_PLAN_CHANGES = ("refuse", "accept")
 _T = TypeVar("_T")
 _CLOCK = SystemClock()
 
@@ -85,8 +82,8 @@ class Chain:
             "critic": [],
         }
         self._plan: Plan | None = None
-        self._accept_plan_change = False
-        self._settings: dict[str, Any] = {"critique_final": False}
+        self._on_plan_change = "refuse"
+        self._settings: dict[str, Any] = dict(DEFAULTS)
         self.with_options(
             max_improvement_iterations=max_improvement_iterations,
             always_apply_critics=always_apply_critics,
@@ -117,7 +114,9 @@ class Chain:
         return self
 
     def with_system_prompt(self, system_prompt: str | None) -> Self:
-        """Give the model these standing instructions."""
+        """Give the model these standing instructions; None takes them back."""
+        if system_prompt is not None and not isinstance(system_prompt, str):
+            raise UsageError(f"a system prompt is a text or None, this one is {system_prompt!r}")
         self._system_prompt = system_prompt
         return self
 
@@ -138,9 +137,14 @@ class Chain:
         return self._with_parts("critic", critics)
 
     def _with_parts(self, kind: str, parts: Iterable[object]) -> Self:
+        if isinstance(parts, str) or not isinstance(parts, Iterable):
+            raise PartError(f"{parts!r} is no list of {kind.replace('_', ' ')}s: put it in brackets, [...]")
+        taken = ["model", *(one.name for some in self._parts.values() for one in some)]
+        bound: list[BoundPart] = []
         for part in parts:
-            taken = [one.name for some in self._parts.values() for one in some]
-            self._parts[kind].append(bind_part(kind, part, [*taken, "model"]))
+            bound.append(bind_part(kind, part, taken))
+            taken.append(bound[-1].name)
+        self._parts[kind] += bound
         self._plan = None
         return self
 
@@ -154,15 +158,17 @@ class Chain:
         :class:`sifaka.recovery.limits.Limits`' fields), ``on_plan_change`` ("refuse" or "accept").
         Every other (``temperature``, ``max_tokens``, …) goes to the model. Raises UsageError.
         """
-        accepted = options.pop("on_plan_change", None)
-        if accepted is not None:
-            choice = _one_of("on_plan_change", accepted, ("refuse", "accept"))
-            self._accept_plan_change = choice == "accept"
+        chosen = options.pop("on_plan_change", self._on_plan_change) or "refuse"
+        choice = one_of("on_plan_change", chosen, _PLAN_CHANGES)
+        settings = dict(self._settings)
         for name, value in options.items():
-            if value is None:
-                self._settings.pop(name, None)
+            if value is not None:
+                settings[name] = check_option(name, value)
+            elif name in DEFAULTS:
+                settings[name] = DEFAULTS[name]
             else:
-                self._settings[name] = _checked(name, value)
+                settings.pop(name, None)
+        self._settings, self._on_plan_change = settings, choice
         return self
 
     # Running -------------------------------------------------------------------------------
@@ -174,11 +180,11 @@ class Chain:
 
     def run(self) -> Thought:
         """Run to the end, or go on where the run stopped. Raises ChainError at the first fault."""
-        return _result(self._run(recover=False, wait=0.0))
+        return _result(self._run(recover=False))
 
     def run_with_recovery(self) -> Thought:
         """As :meth:`run`, recovering from faults. Raises ChainError when nothing is left to try."""
-        return _result(self._run(recover=True, wait=0.0))
+        return _result(self._run(recover=True))
 
     def resume(
         self,
@@ -193,8 +199,9 @@ class Chain:
         ``wait`` is how many seconds to wait for a living owner. Raises UnknownChainError, OwnedError,
         ChainError.
         """
-        self._take_up(chain_id, action, wait)
-        return _result(self._run(recover=recover, wait=wait))
+        self._take_up(chain_id)
+        action = None if action is None else check_action(action)
+        return _result(self._run(recover=recover, wait=wait, action=action))
 
     def stream(self, *, recover: bool = False, wait: float = 0.0) -> Generator[Record, None, Thought]:
         """Run, and yield the log's records as they become durable; the thought is what it returns."""
@@ -206,13 +213,16 @@ class Chain:
                 return cast("Thought", stop.value)
             yield from records
 
-    def _run(self, *, recover: bool, wait: float) -> Generator[list[Record], None, Thought]:
+    def _run(
+        self, *, recover: bool, wait: float = 0.0, action: RecoveryAction | None = None
+    ) -> Generator[list[Record], None, Thought]:
         journal = self._storage.journal
-        lease = journal.claim(self._begin(), wait_s=wait)
+        lease = journal.claim(self._chain_id, wait_s=wait)
         try:
             engine = self._engine(self._state(lease), lease, recover=recover)
-            return cast("Thought", (yield from drive(engine.run(), journal, lease, self._clock)))
+            return cast("Thought", (yield from drive(engine.run(action), journal, lease, self._clock)))
         finally:
+            self._began |= lease.next_seq > lease.first_seq
             journal.release(lease)
 
     async def arun(self) -> Thought:
@@ -232,8 +242,9 @@ class Chain:
         wait: float = 0.0,
     ) -> Thought:
         """As :meth:`resume`, in the running event loop."""
-        await self._storage.journal.off_loop(self._take_up, chain_id, action, wait)
-        return await self._arun(recover=recover, wait=wait)
+        await self._storage.journal.off_loop(self._take_up, chain_id)
+        action = None if action is None else check_action(action)
+        return await self._arun(recover=recover, wait=wait, action=action)
 
     async def astream(self, *, recover: bool = False, wait: float = 0.0) -> AsyncGenerator[Record, None]:
         """As :meth:`stream`, for ``async for``; the thought is then :meth:`get_thought`'s."""
@@ -265,27 +276,26 @@ class Chain:
         *,
         recover: bool,
         wait: float = 0.0,
+        action: RecoveryAction | None = None,
         seen: Callable[[list[Record]], Awaitable[None]] | None = None,
     ) -> Thought:
         journal = self._storage.journal
-        lease = await journal.aclaim(self._begin(), wait_s=wait)
+        lease = await journal.aclaim(self._chain_id, wait_s=wait)
         try:
             state = await journal.off_loop(self._state, lease)
             engine = self._engine(state, lease, recover=recover, asynchronous=True)
-            return cast("Thought", await adrive(engine.run(), journal, lease, self._clock, seen))
+            run = engine.run(action)
+            return cast("Thought", await adrive(run, journal, lease, self._clock, seen))
         finally:
+            self._began |= lease.next_seq > lease.first_seq
             await journal.off_loop(journal.release, lease)
-
-    def _begin(self) -> str:
-        self._began = True
-        return self._chain_id
 
     def _state(self, lease: Lease) -> State:
         """The state the log is in, now that nobody else can write to it."""
         if lease.is_new:
             return State(lease.chain_id)
         loaded = self._storage.load(lease.chain_id)
-        lease.next_seq, lease.prev = loaded.state.next_seq, loaded.prev
+        lease.begin_at(loaded.state.next_seq, loaded.prev)
         return loaded.state
 
     def _engine(
@@ -310,7 +320,7 @@ class Chain:
             recover=recover,
             asynchronous=asynchronous,
             on_doubt=self._settings["on_doubt"],
-            accept_plan_change=self._accept_plan_change,
+            accept_plan_change=self._on_plan_change == "accept",
             died=lease.took_over,
         )
         return Engine(state, self._plan, want, self._clock)
@@ -319,7 +329,7 @@ class Chain:
 
     def get_recovery_suggestions(self, error: BaseException) -> list[RecoveryAction]:
         """The actions that may help after ``error``, best first; a ChainError is unwrapped."""
-        if isinstance(error, ChainError) and error.suggestions:
+        if isinstance(error, ChainError):
             return list(error.suggestions)
         checkpoints = self.get_checkpoint_history()
         last = checkpoints[-1] if checkpoints else None
@@ -331,29 +341,23 @@ class Chain:
         False, and nothing changed, where the run is done or the action cannot be applied where it
         stands (a generation cannot be skipped). Raises UsageError for parameters that cannot be.
         """
-        for name, value in action.parameters.items():
-            if name != "model":
-                _checked(name, value)
+        action = check_action(action)
         journal = self._storage.journal
-        lease = journal.claim(self._begin(), wait_s=wait)
+        lease = journal.claim(self._chain_id, wait_s=wait)
         try:
             engine = self._engine(self._state(lease), lease)
             return cast("bool", _result(drive(engine.apply(action), journal, lease, self._clock)))
         finally:
+            self._began |= lease.next_seq > lease.first_seq
             journal.release(lease)
 
     _apply_recovery_action = apply_recovery_action
 
-    def _take_up(self, chain_id: str | None, action: RecoveryAction | None, wait: float) -> None:
+    def _take_up(self, chain_id: str | None) -> None:
         wanted = self._chain_id if chain_id is None else check_chain_id(chain_id)
         if self._storage.storage.entry(wanted) is None:
             raise UnknownChainError(wanted)
         self._chain_id = wanted
-        if action is not None and not self.apply_recovery_action(action, wait=wait):
-            raise UsageError(
-                f"{action.strategy.value} cannot be applied to run {wanted!r}: it is done, or stands at "
-                "a step that cannot be skipped"
-            )
 
     def fork(
         self,
@@ -388,7 +392,17 @@ class Chain:
                 raise UsageError(f"there is a run named {other._chain_id!r} already; choose another id")
             change = Change("interrupted", self._clock.time(), release=True)
             now = self._clock.time()
-            journal.append(lease, forked(records, source, other._chain_id, now), change)
+            want = self._engine(State(other._chain_id), lease).want
+            opened = Opened(
+                now,
+                other._chain_id,
+                self._prompt,
+                self._system_prompt,
+                None if self._plan is None else self._plan.parts(),
+                want.settings,
+                parent=(source, len(records)),
+            )
+            journal.append(lease, forked(records, opened), change)
         finally:
             journal.release(lease)
         return other
@@ -418,83 +432,3 @@ def _result(run: Generator[Any, None, _T]) -> _T:
             next(run)
         except StopIteration as stop:
             return cast("_T", stop.value)
-
-
-# Options -----------------------------------------------------------------------------------
-
-
-def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise UsageError(f"{name}={value!r}; it is one of {', '.join(map(repr, allowed))}")
-    return str(value)
-
-
-def _number(name: str, value: object, least: float, most: float | None = None) -> Any:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and value >= least
-    if not good or (most is not None and value > most):  # type: ignore[operator]
-        upto = f" to {most:g}" if most is not None else " or more"
-        raise UsageError(f"{name}={value!r}; it is a number, {least:g}{upto}")
-    return value
-
-
-def _whole(name: str, value: object, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UsageError(f"{name}={value!r}; it is a whole number, {least} or more")
-    return value
-
-
-def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise UsageError(f"{name}={value!r}; it is True or False")
-    return value
-
-
-def _durability(name: str, value: object) -> Any:
-    if isinstance(value, Mapping):
-        return {
-            _one_of(f"a key of {name}", step, OPERATIONS): _one_of(name, mode, _DURABILITIES)
-            for step, mode in cast("Mapping[str, str]", value).items()
-        }
-    return _one_of(name, value, _DURABILITIES)
-
-
-def _budget(_name: str, value: object) -> dict[str, Any]:
-    try:
-        fields = msgspec.structs.asdict(Budget.of(value))
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    return {field: limit for field, limit in fields.items() if limit is not None}
-
-
-def _limits(_name: str, value: object) -> dict[str, Any]:
-    try:
-        return msgspec.structs.asdict(msgspec.convert(value, Limits))
-    except msgspec.ValidationError as error:
-        known = ", ".join(Limits.__struct_fields__)
-        raise UsageError(f"limits={value!r}: {error}. It is a dict of {known}") from error
-
-
-_CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "allow_partial_results": _flag,
-    "always_apply_critics": _flag,
-    "batch_size": partial(_whole, least=1),
-    "budget": _budget,
-    "critique_final": _flag,
-    "durability": _durability,
-    "limits": _limits,
-    "max_context_chars": partial(_whole, least=0),
-    "max_documents": partial(_whole, least=0),
-    "max_improvement_iterations": partial(_whole, least=0),
-    "max_tokens": partial(_whole, least=1),
-    "on_doubt": partial(_one_of, allowed=("repeat", "stop")),
-    "temperature": partial(_number, least=0.0),
-    "timeout_s": partial(_number, least=0.001),
-    "validation_strictness": partial(_number, least=0.0, most=1.0),
-}
-
-
-def _checked(name: str, value: object) -> Any:
-    if name == "model":
-        raise UsageError("set the model with with_model(...)")
-    check = _CHECKS.get(name)
-    return value if check is None else check(name, value)

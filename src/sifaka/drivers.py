@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from sifaka.clock import Clock
-from sifaka.engine.effects import Append, Call, Done, Effect, Perform, Sleep
+from sifaka.engine.effects import Append, Call, Done, Effect, Perform
 from sifaka.log.records import Record
 from sifaka.storage.journal import Journal, Lease
 
@@ -36,21 +37,26 @@ def drive(
 ) -> Generator[list[Record], None, Any]:
     """Perform an engine's effects in this thread; yields the records made durable, returns its result."""
     calls = _Threads(clock)
-    answer: Any = None
+    go_on: Callable[[], Effect] = partial(next, engine)
     try:
         while True:
             try:
-                effect = engine.send(answer)
+                effect = go_on()
             except StopIteration as stop:
                 return stop.value
-            answer = None
-            if isinstance(effect, Perform):
-                answer = calls.perform(effect.calls)
-            elif isinstance(effect, Append):
+            if isinstance(effect, Append):
                 journal.append(lease, effect.records, effect.change)
                 yield effect.records
-            elif isinstance(effect, Sleep):
-                clock.sleep(max(0.0, effect.until - clock.time()))
+                go_on = partial(next, engine)
+                continue
+            try:
+                if isinstance(effect, Perform):
+                    go_on = partial(engine.send, calls.perform(effect.calls))
+                else:
+                    clock.sleep(max(0.0, effect.until - clock.time()))
+                    go_on = partial(next, engine)
+            except BaseException as error:  # noqa: BLE001 - Ctrl-C: the engine saves what it has first
+                go_on = partial(engine.throw, error)
     finally:
         engine.close()
 
@@ -179,22 +185,27 @@ async def adrive(
 ) -> Any:
     """As :func:`drive`, in the running event loop; ``seen`` is awaited with the records made durable."""
     calls = _Tasks(clock, journal)
-    answer: Any = None
+    go_on: Callable[[], Effect] = partial(next, engine)
     try:
         while True:
             try:
-                effect = engine.send(answer)
+                effect = go_on()
             except StopIteration as stop:
                 return stop.value
-            answer = None
-            if isinstance(effect, Perform):
-                answer = await calls.perform(effect.calls)
-            elif isinstance(effect, Append):
+            if isinstance(effect, Append):
                 await journal.aappend(lease, effect.records, effect.change)
                 if seen is not None:
                     await seen(effect.records)
-            elif isinstance(effect, Sleep):
-                await clock.asleep(max(0.0, effect.until - clock.time()))
+                go_on = partial(next, engine)
+                continue
+            try:
+                if isinstance(effect, Perform):
+                    go_on = partial(engine.send, await calls.perform(effect.calls))
+                else:
+                    await clock.asleep(max(0.0, effect.until - clock.time()))
+                    go_on = partial(next, engine)
+            except BaseException as error:  # noqa: BLE001 - cancelled: the engine saves what it has first
+                go_on = partial(engine.throw, error)
     finally:
         calls.cancel()
         engine.close()
@@ -251,13 +262,30 @@ class _Tasks:
                 value = await asyncio.wait_for(_value_of(call), call.timeout_s)
             else:
                 value = await _value_of(call)
-        except Exception as error:  # noqa: BLE001 - whatever a part raises, the engine decides
-            return Done(call.key, None, error, clock.monotonic() - start)
+        except BaseException as error:  # noqa: BLE001 - whatever a part raises, the engine decides
+            return Done(call.key, None, _unless_cancelled(error), clock.monotonic() - start)
         return Done(call.key, value, None, clock.monotonic() - start)
 
     def cancel(self) -> None:
         for task in self._out:
             task.cancel()
+
+
+def _unless_cancelled(error: BaseException) -> BaseException:
+    """The error; raised again where it is this task that is being cancelled.
+
+    A part may also be cancelled from within, by a library of its own: that is its failure, not our end.
+    """
+    import asyncio
+
+    if not isinstance(error, asyncio.CancelledError):
+        return error
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise error
+    failure = RuntimeError("the part was cancelled from within")
+    failure.__cause__ = error
+    return failure
 
 
 async def _value_of(call: Call) -> Any:
@@ -274,7 +302,8 @@ async def _value_of(call: Call) -> Any:
             done = Done(call.key, call.function(*call.args, **call.kwargs), None, 0.0)
         except BaseException as error:  # noqa: BLE001 - it is raised again where it is awaited
             done = Done(call.key, None, error, 0.0)
-        loop.call_soon_threadsafe(settle, done)
+        with suppress(RuntimeError):  # the loop is closed by now: nobody waits for the answer
+            loop.call_soon_threadsafe(settle, done)
 
     def settle(done: Done) -> None:
         if not answer.done():

@@ -100,7 +100,9 @@ class History(Sequence["Thought"]):
                 earlier = one._last.history
                 one = earlier if isinstance(earlier, History) else None
             oldest = one._load() if one is not None and one._load is not None else ()
-            self._thoughts = (*oldest, *reversed(newest_first))
+            # Without a history of their own: else each would hold, and write, all before it again.
+            bare = [msgspec.structs.replace(one, history=()) for one in reversed(newest_first)]
+            self._thoughts = (*oldest, *bare)
         return self._thoughts
 
     @overload

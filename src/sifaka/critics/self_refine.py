@@ -54,14 +54,14 @@ class SelfRefineCritic:
                 f"feedback_prompt: {error!r}; it may hold {{prompt}}, {{text}} and {{stop}}, and any other "
                 "brace is written twice"
             ) from error
-        self._model = model
+        self.model = model
         self._options = options
 
     def critique(self, thought: Thought) -> Generator[Request, Reply, CriticFeedback]:
         """Yields the one request it needs; returns the feedback. Raises ModelError for an empty reply."""
         values = {"prompt": thought.prompt, "text": thought.text, "stop": self.stop_words}
         prompt = self.feedback_prompt.format_map(values)
-        reply = yield Request(prompt, options=self._options, model=self._model)
+        reply = yield Request(prompt, options=self._options, model=self.model)
         said = reply.text.strip()
         if not said:
             raise ModelError(f"{self.name} got no feedback from the model", kind="empty_output")

@@ -1,119 +1,135 @@
-"""What parts return, made into what records hold; a wrong type is a clear error (floor 5)."""
+"""What parts return and ask, made into what records hold; a wrong type is a clear error (floor 5).
+
+A value is judged by writing and reading it as a record would: what comes back is of the right types,
+and what cannot be stored is found before anything depends on it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
+from math import isfinite
+from typing import Any, TypeVar, cast
 
 import msgspec
 
 from sifaka.errors import PartError
-from sifaka.parts import Reply
+from sifaka.parts import Reply, Request
 from sifaka.thought import CriticFeedback, Document, ValidationResult
 
-__all__ = ["documents_of", "feedback_of", "reply_of", "verdict_of"]
+__all__ = ["documents_of", "feedback_of", "reply_of", "request_of", "verdict_of"]
+
+_T = TypeVar("_T")
+_encode = msgspec.msgpack.Encoder().encode
+
+
+@cache
+def _decoder(kind: Hashable) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(cast("Any", kind))
+
+
+def _sound(value: object, kind: type[_T], who: str) -> _T:
+    """``value`` as a sound ``kind``. Raises PartError, which says what is wrong with it."""
+    try:
+        return cast("_T", _decoder(cast("Hashable", kind)).decode(_encode(value)))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        name = getattr(kind, "__name__", str(kind))
+        raise PartError(f"{who} returned a {name} that no record can hold: {error}") from error
 
 
 def reply_of(value: object, model: str, not_applied: tuple[str, ...]) -> Reply:
     """A model's answer as a Reply that names the model. Raises PartError."""
     if isinstance(value, str):
-        return Reply(_storable(value), model=model, not_applied=not_applied)
+        return Reply(_visible(value), model=model, not_applied=not_applied)
     if not isinstance(value, Reply):
         raise PartError(f"the model {model} returned {_kind(value)}; a model returns a str or a sifaka Reply")
-    left_out = value.not_applied + not_applied
-    named = value.model or model
-    if left_out != value.not_applied or named != value.model or not _is_storable(value.text):
-        return msgspec.structs.replace(value, text=_storable(value.text), model=named, not_applied=left_out)
-    return value
+    if isinstance(value.text, str):
+        value = msgspec.structs.replace(value, text=_visible(value.text))
+    reply = _sound(value, Reply, f"the model {model}")
+    return msgspec.structs.replace(
+        reply, model=reply.model or model, not_applied=reply.not_applied + not_applied
+    )
+
+
+def request_of(value: object, part: str) -> Request:
+    """What an asking part yielded, if it is a request that can be made. Raises PartError."""
+    if not isinstance(value, Request):
+        raise PartError(f"{part} yielded {_kind(value)}; an asking part yields Requests")
+    plain = msgspec.structs.replace(value, model=None)
+    if isinstance(plain.prompt, str):
+        plain = msgspec.structs.replace(plain, prompt=_visible(plain.prompt))
+    return msgspec.structs.replace(_sound(plain, Request, part), model=value.model)
 
 
 def verdict_of(value: object, validator: str) -> ValidationResult:
     """A validator's verdict, under its name; a bool is the shortest one. Raises PartError."""
     if isinstance(value, bool):
         return ValidationResult(value, validator=validator)
+    who = f"the validator {validator}"
     if not isinstance(value, ValidationResult):
-        raise PartError(
-            f"the validator {validator} returned {_kind(value)}; a validator returns a "
-            "ValidationResult or a bool"
-        )
-    return msgspec.structs.replace(
-        value,
-        validator=validator,
-        issues=tuple(value.issues),
-        suggestions=tuple(value.suggestions),
-    )
+        raise PartError(f"{who} returned {_kind(value)}; it returns a ValidationResult or a bool")
+    verdict = _sound(value, ValidationResult, who)
+    if verdict.score is not None and not isfinite(verdict.score):
+        raise PartError(f"{who} returned the score {verdict.score}; a score is a number from 0 to 1")
+    return msgspec.structs.replace(verdict, validator=validator)
 
 
 def feedback_of(value: object, critic: str) -> CriticFeedback:
     """A critic's feedback, under its name; a dict of its fields will do. Raises PartError."""
+    who = f"the critic {critic}"
     if isinstance(value, Mapping):
-        fields: dict[str, Any] = {str(name): one for name, one in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-        known = set(CriticFeedback.__struct_fields__) - {"metadata"}
-        extra = {name: one for name, one in fields.items() if name not in known}
-        plain = {name: one for name, one in fields.items() if name in known}
-        metadata = extra.pop("metadata", {})
-        try:
-            value = msgspec.convert({**plain, "metadata": {**metadata, **extra}}, CriticFeedback)
-        except (msgspec.ValidationError, TypeError) as error:
-            raise PartError(
-                f"the critic {critic} returned a dict that is no feedback: {error}. It needs "
-                '"needs_improvement" (bool) and "message" (str), and may have "issues", '
-                '"suggestions" (lists of str) and "confidence" (0 to 1)'
-            ) from error
+        value = _from_fields({str(name): one for name, one in value.items()}, who)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if not isinstance(value, CriticFeedback):
+        raise PartError(f"{who} returned {_kind(value)}; it returns a CriticFeedback or a dict")
+    return msgspec.structs.replace(_sound(value, CriticFeedback, who), critic=critic)
+
+
+def _from_fields(fields: dict[str, Any], who: str) -> CriticFeedback:
+    """Feedback from a dict; what is no field of it is kept in its metadata."""
+    known = set(CriticFeedback.__struct_fields__) - {"metadata"}
+    plain = {name: one for name, one in fields.items() if name in known}
+    extra = {name: one for name, one in fields.items() if name not in known}
+    try:
+        metadata = {**extra.pop("metadata", {}), **extra}
+        return msgspec.convert({**plain, "metadata": metadata}, CriticFeedback)
+    except (msgspec.ValidationError, TypeError) as error:
         raise PartError(
-            f"the critic {critic} returned {_kind(value)}; a critic returns a CriticFeedback or a dict"
-        )
-    return msgspec.structs.replace(
-        value,
-        critic=critic,
-        issues=tuple(value.issues),
-        suggestions=tuple(value.suggestions),
-    )
+            f"{who} returned a dict that is no feedback: {error}. It needs "
+            '"needs_improvement" (bool) and "message" (str), and may have "issues", "suggestions" '
+            '(lists of str) and "confidence" (0 to 1)'
+        ) from error
 
 
 def documents_of(value: object, retriever: str) -> tuple[Document, ...]:
     """A retriever's documents, best first. Raises PartError."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise PartError(
-            f"the retriever {retriever} returned {_kind(value)}; a retriever returns a list of str or "
-            "Document"
-        )
+    who = f"the retriever {retriever}"
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise PartError(f"{who} returned {_kind(value)}; it returns a list of str or Document")
     found: list[Document] = []
     for one in value:  # pyright: ignore[reportUnknownVariableType]
         if isinstance(one, str):
-            found.append(Document(one))
+            found.append(Document(_visible(one)))
         elif isinstance(one, Document):
-            found.append(one)
+            visible = _visible(one.text) if isinstance(one.text, str) else one.text
+            found.append(msgspec.structs.replace(one, text=visible))
         else:
-            raise PartError(
-                f"the retriever {retriever} returned {_kind(one)} among its documents; it returns str or "  # pyright: ignore[reportUnknownArgumentType]
-                "Document"
-            )
-    return tuple(found)
+            raise PartError(f"{who} returned {_kind(one)} among its documents")  # pyright: ignore[reportUnknownArgumentType]
+    return tuple(_sound(found, list[Document], who))
 
 
 def _kind(value: object) -> str:
     return "nothing (None)" if value is None else f"a {type(value).__name__}"
 
 
-def _is_storable(text: str) -> bool:
-    return text.isascii() or text == _storable(text)
-
-
-def _storable(text: str) -> str:
+def _visible(text: str) -> str:
     """``text`` with lone surrogates, which no encoding can hold, made visible as U+FFFD.
 
-    The text was paid for: one bad character must not lose it.
+    A text was paid for, or found: one bad character must not lose it.
     """
     if text.isascii():
         return text
-    return text.encode("utf-8", "replace").decode() if _has_surrogate(text) else text
-
-
-def _has_surrogate(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return True
-    return False
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

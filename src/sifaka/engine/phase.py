@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sifaka.engine.answers import documents_of, feedback_of, reply_of, verdict_of
+from sifaka.engine.answers import documents_of, feedback_of, reply_of, request_of, verdict_of
 from sifaka.engine.effects import Call, Done, Effect, Perform
-from sifaka.engine.plan import BoundModel, BoundPart, digest_of
-from sifaka.errors import ModelError, PartError
+from sifaka.engine.plan import BoundModel, BoundPart, digest_of, price_of
+from sifaka.errors import ModelError, PartError, UsageError
 from sifaka.faults import Fault, classify
 from sifaka.log.records import Faulted, Intent, Operation, Result
 from sifaka.parts import Reply, Request
@@ -23,28 +23,7 @@ from sifaka.recovery.limits import Budget
 if TYPE_CHECKING:
     from sifaka.engine.run import Engine
 
-__all__ = ["ENGINE_OPTIONS", "Failure", "Stopped", "Task", "run_together"]
-
-ENGINE_OPTIONS = frozenset(
-    (
-        "allow_partial_results",
-        "always_apply_critics",
-        "batch_size",
-        "budget",
-        "critique_final",
-        "durability",
-        "label",
-        "limits",
-        "max_context_chars",
-        "max_documents",
-        "max_improvement_iterations",
-        "model",
-        "on_doubt",
-        "timeout_s",
-        "validation_strictness",
-    )
-)
-"""Settings that the engine itself reads; all others go to the model as options."""
+__all__ = ["Failure", "Stopped", "Task", "run_together"]
 
 _NO_OPTIONS: dict[str, Any] = {}
 
@@ -158,18 +137,18 @@ class _Phase:
         """Let an asking part go on until it needs a call that the log has no answer to, or returns."""
         while True:
             try:
-                request: object = advance(task.generator)
+                request = request_of(advance(task.generator), task.part.name)
             except StopIteration as stop:
                 self._finish(task, stop.value, 0.0)
                 return
             except Exception as error:  # noqa: BLE001 - as above
                 self._fault(task, error, 0.0)
                 return
-            if not isinstance(request, Request):
-                what = f"{task.part.name} yielded a {type(request).__name__}"
-                self._fault(task, PartError(f"{what}; an asking part yields Requests"), 0.0)
+            try:
+                answered = self._ask(task, request)
+            except UsageError as error:  # a model of its own that is none
+                self._fault(task, error, 0.0)
                 return
-            answered = self._ask(task, request)
             if answered is None:
                 return
             reply, task.n = answered, task.n + 1
@@ -188,7 +167,7 @@ class _Phase:
         timeout_s = state.options.get("timeout_s")
         if timeout_s is not None and model.accepts is not None and "timeout_s" in model.accepts:
             kwargs["timeout_s"], timeout_s = timeout_s, None
-        price = model.price_max_usd(prompt, kwargs) if model.price_max_usd is not None else None
+        price = price_of(model, prompt, kwargs)
         if self._broke(task, price):
             return None
         key = task.intent = self._intend(task, task.digest, model.name, price, options or None)

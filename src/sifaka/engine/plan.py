@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from types import CodeType
 from typing import Any, cast
 from zlib import adler32, crc32
 
@@ -26,6 +28,7 @@ __all__ = [
     "bind_part",
     "digest_of",
     "new_chain_id",
+    "price_of",
     "resolve_model",
 ]
 
@@ -64,8 +67,8 @@ class BoundModel(msgspec.Struct, frozen=True):
 class BoundPart(msgspec.Struct, frozen=True):
     """A retriever, validator or critic.
 
-    ``asks`` says that it is a generator that yields model requests; ``pure`` that it calls nobody and
-    costs nothing, so that it needs no intent.
+    ``asks`` says that it is a generator that yields model requests, to ``model`` where it has one of its
+    own; ``pure`` that it calls nobody and costs nothing, so that it needs no intent.
     """
 
     kind: str
@@ -75,6 +78,7 @@ class BoundPart(msgspec.Struct, frozen=True):
     asks: bool = False
     pure: bool = False
     fingerprint: str = ""
+    model: Any = None
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -88,34 +92,44 @@ class Plan(msgspec.Struct, frozen=True):
 
     def parts(self) -> tuple[PlannedPart, ...]:
         """The plan as it is recorded; the model is a setting and may change, so it has no name here."""
-        groups = (self.model_retrievers, self.critic_retrievers, self.validators, self.critics)
-        return tuple(PlannedPart(part.kind, part.name, part.fingerprint) for some in groups for part in some)
+        return tuple([PlannedPart(part.kind, part.name, part.fingerprint) for part in self.all_parts()])
+
+    def all_parts(self) -> tuple[BoundPart, ...]:
+        """The parts in the plan's order."""
+        return self.model_retrievers + self.critic_retrievers + self.validators + self.critics
+
+
+def price_of(model: BoundModel, prompt: str, options: Mapping[str, Any]) -> float | None:
+    """The most a call can cost (US dollars); None where the model cannot tell."""
+    if model.price_max_usd is None:
+        return None
+    try:
+        return float(model.price_max_usd(prompt, options))  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001 - whatever a user's function raises, the price is unknown
+        return None
 
 
 def bind_part(kind: str, part: object, taken: Iterable[str]) -> BoundPart:
     """``part`` as a part of that kind, under a name not in ``taken``. Raises PartError."""
     method = METHODS[kind]
-    function = getattr(part, method, None)
+    function: Any = None if isinstance(part, type) else getattr(part, method, part)
     if not callable(function):
-        if isinstance(part, type) or not callable(part):
-            raise PartError(
-                f"{part!r} is no {kind.replace('_', ' ')}: it needs a method {method}(), or to be a "
-                f"callable. {_remedy(part)}"
-            )
-        function = part
+        remedy = "Pass an instance, not the class" if isinstance(part, type) else "Check what you passed"
+        raise PartError(
+            f"{part!r} is no {kind.replace('_', ' ')}: it needs a method {method}(), or to be a "
+            f"callable. {remedy}"
+        )
+    asks = _has(function, _GENERATOR)
     return BoundPart(
         kind=kind,
         name=_unique(_name_of(part), taken),
         function=function,
         coroutine=_has(function, _COROUTINE),
-        asks=_has(function, _GENERATOR),
-        pure=bool(getattr(part, "pure", False)),
+        asks=asks,
+        pure=getattr(part, "pure", False) is True,
         fingerprint=_fingerprint(part),
+        model=getattr(part, "model", None) if asks else None,
     )
-
-
-def _remedy(part: object) -> str:
-    return "Pass an instance, not the class" if isinstance(part, type) else "Check what you passed"
 
 
 def bind_model(model: object) -> BoundModel:
@@ -156,8 +170,7 @@ def _name_of(part: object) -> str:
         name = getattr(part, attribute, None)
         if isinstance(name, str) and name:
             return name
-    inner = getattr(part, "func", None)  # functools.partial
-    return _name_of(inner) if inner is not None else type(part).__name__
+    return _name_of(part.func) if isinstance(part, partial) else type(part).__name__
 
 
 def _unique(name: str, taken: Iterable[str]) -> str:
@@ -170,13 +183,13 @@ def _unique(name: str, taken: Iterable[str]) -> str:
 
 def _code(function: object) -> Any:
     """The code object behind a function, method or callable object, or None."""
-    function = getattr(function, "func", function)
-    function = getattr(function, "__func__", function)
-    code = getattr(function, "__code__", None)
-    if code is None:
+    if isinstance(function, partial):
+        return _code(function.func)
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    if not isinstance(code, CodeType):
         call = getattr(type(function), "__call__", None)  # noqa: B004 - its code is wanted, not a yes or no
         code = getattr(call, "__code__", None)
-    return code
+    return code if isinstance(code, CodeType) else None
 
 
 def _has(function: object, flag: int) -> bool:
@@ -186,7 +199,7 @@ def _has(function: object, flag: int) -> bool:
 
 def _accepted(function: Callable[..., Any]) -> frozenset[str] | None:
     """The keywords a callable takes beside the prompt; None: any, or not to be found out."""
-    code = _code(function)
+    code = _code(getattr(function, "__wrapped__", function))
     if code is None:
         return frozenset()
     if code.co_flags & _VARKEYWORDS:

@@ -7,16 +7,23 @@ from different states; plain runs and runs with recovery differ in :meth:`Engine
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from sifaka.clock import Clock
 from sifaka.engine.effects import Append, Effect, Sleep
-from sifaka.engine.phase import ENGINE_OPTIONS, Failure, Stopped, run_together
+from sifaka.engine.options import ENGINE_OPTIONS
+from sifaka.engine.phase import Failure, Stopped, run_together
 from sifaka.engine.plan import BoundModel, BoundPart, Plan, resolve_model
 from sifaka.engine.steps import OPERATION_TABLE, after_criticism, after_validation
-from sifaka.errors import ChainError, MissingPromptError, PlanChangedError
+from sifaka.errors import (
+    ChainError,
+    MissingPromptError,
+    PlanChangedError,
+    StorageError,
+    UsageError,
+)
 from sifaka.log.prompts import generation_prompt
 from sifaka.log.records import (
     OPERATIONS,
@@ -35,7 +42,7 @@ from sifaka.log.records import (
 from sifaka.log.state import State
 from sifaka.parts import Reply, Request
 from sifaka.recovery.actions import RecoveryAction, move
-from sifaka.recovery.limits import Budget, Limits, refusal, with_wait
+from sifaka.recovery.limits import Budget, Limits, refusal, stated_waits, with_wait
 from sifaka.recovery.ranking import Situation, rank
 from sifaka.storage.base import Change
 from sifaka.thought import CriticFeedback, Thought, ValidationResult
@@ -120,8 +127,9 @@ class Engine:
 
     def _is_due(self) -> bool:
         mode = self._durability
-        if isinstance(mode, Mapping):
-            mode = mode.get(self.state.position.operation, "step")  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        if isinstance(mode, dict):
+            step = OPERATION_TABLE[self.state.position.operation].reaches
+            mode = cast("dict[str, str]", mode).get(step, "step")
         if mode == "step":
             return True
         if mode == "iteration":
@@ -149,16 +157,35 @@ class Engine:
 
     # A life --------------------------------------------------------------------------------
 
-    def run(self) -> Generator[Effect, Any, Thought]:
-        """Begin this life and go on to the end. Returns the best thought; raises ChainError.
+    def run(self, action: RecoveryAction | None = None) -> Generator[Effect, Any, Thought]:
+        """Begin this life, apply ``action``, and go on to the end. Returns the best thought.
 
-        Also raises UsageError before anything is stored, and what a failed append raises.
+        Raises ChainError; UsageError before anything is stored; and what a failed append raises. What
+        else is thrown in (Ctrl-C, a cancellation) ends this life when what is known has been saved.
         """
+        try:
+            return (yield from self._live(action))
+        except (GeneratorExit, StorageError, UsageError, ChainError):
+            raise
+        except BaseException:
+            self._change = Change("interrupted", self.clock.time(), release=True)
+            yield from self.flush(force=True)
+            raise
+
+    def _live(self, action: RecoveryAction | None) -> Generator[Effect, Any, Thought]:
+        if action is not None and not self._can_apply(action):
+            raise UsageError(
+                f"{action.strategy.value} cannot be applied to run {self.state.chain_id!r}: it is done, or "
+                "stands at a step that cannot be skipped"
+            )
         closed = self.state.closed
         if closed is not None and closed.status == "done":
             self._check_plan()
             return self.state.best_draft()
-        yield from self._begin()
+        parts = self._unfinished()
+        yield from self._begin(decided=action is not None)
+        if action is not None:
+            self._recover_with(action, parts, "user", None)
         yield from self._finish_wait()
         while self.state.position.operation != "complete":
             try:
@@ -175,32 +202,38 @@ class Engine:
 
         Returns False, with nothing recorded, where the run is done or the action cannot be applied.
         """
-        state = self.state
-        if state.closed is not None and state.closed.status == "done":
+        if not self._can_apply(action):
             return False
         parts = self._unfinished()
-        if move(action.strategy, state.position, parts) is None:
-            return False
-        self.model_for(action.parameters.get("model"))  # one that cannot be opened is refused now
-        yield from self._begin()
+        yield from self._begin(decided=True)
         self._recover_with(action, parts, "user", None)
         self._change = Change("interrupted", self.clock.time(), release=True)
         yield from self.flush(force=True)
         return True
 
+    def _can_apply(self, action: RecoveryAction) -> bool:
+        """False where the run is done, or the strategy leads nowhere. Raises ModelSpecError, PartError."""
+        closed = self.state.closed
+        if closed is not None and closed.status == "done":
+            return False
+        self.model_for(action.parameters.get("model"))  # one that cannot be opened is refused now
+        return move(action.strategy, self.state.position, self._unfinished()) is not None
+
     def _unfinished(self) -> tuple[str, ...]:
         """The parts of the operation under way that failed, or else all that are not done."""
         state, operation = self.state, self.state.position.operation
-        rule = OPERATION_TABLE.get(operation)
-        parts: tuple[BoundPart, ...] = getattr(self.plan, rule.parts, ()) if rule else ()
+        parts: tuple[BoundPart, ...] = getattr(self.plan, OPERATION_TABLE[operation].parts, ())
         missing = [part.name for part in parts if part.name not in self._results(operation)]
         failed = [name for name in missing if name in state.attempts]
         return tuple(failed or missing)
 
     # Beginning -----------------------------------------------------------------------------
 
-    def _begin(self) -> Generator[Effect, Any, None]:
+    def _begin(self, *, decided: bool = False) -> Generator[Effect, Any, None]:
+        """Open this life. ``decided``: the caller has chosen an action, so doubts and deaths stop nobody."""
         state, want, now = self.state, self.want, self.clock.time()
+        for part in self.plan.all_parts():
+            self.model_for(part.model)  # one that cannot be opened is said before anything is stored
         if not state.next_seq:
             if want.prompt is None:
                 raise MissingPromptError(
@@ -225,6 +258,8 @@ class Engine:
         deaths = state.deaths
         self.emit(opened)
         self._change = Change("running", now)
+        if decided:
+            return
         if want.on_doubt == "stop" and doubts:
             yield from self._end(f"{len(doubts)} calls are in doubt, and on_doubt is 'stop'")
         if opened.cause == "death" and deaths + 1 >= self.limits.deaths:
@@ -232,31 +267,35 @@ class Engine:
                 f"its process died {deaths + 1} times at {state.position.operation} of iteration "
                 f"{state.position.iteration}"
             )
+        # Before any call, also a free one: a part that kills its process must not do so unseen.
+        yield from self.flush(force=True)
 
     def _reopened(self, now: float) -> Opened:
         state, want = self.state, self.want
-        changes = self._check_plan()
+        self._check_plan()
+        parts = self.plan.parts()
+        asked = (want.prompt, want.system_prompt)
+        prompts_differ = want.prompt is not None and asked != (state.prompt, state.system_prompt)
         cause = "death" if want.died else "continue"
         if state.closed is not None:
             cause = "retry"
         return Opened(
             now,
             state.chain_id,
-            (want.prompt or state.prompt) if changes else None,
-            want.system_prompt if changes else None,
-            self.plan.parts() if changes else None,
+            want.prompt if prompts_differ else None,
+            want.system_prompt if prompts_differ else None,
+            parts if parts != state.parts else None,
             want.settings if want.settings != state.settings else None,
             life=state.life + 1,
             cause=cause,
             doubts=tuple(state.open_intents),
         )
 
-    def _check_plan(self) -> list[str]:
-        """In what this chain's plan is not the log's. Raises PlanChangedError unless that was accepted."""
+    def _check_plan(self) -> None:
+        """Raises PlanChangedError where this chain's plan is not the log's, unless that was accepted."""
         changes = self._differences()
         if changes and not self.want.accept_plan_change:
             raise PlanChangedError(self.state.chain_id, changes)
-        return changes
 
     def _differences(self) -> list[str]:
         """Prompts, and parts by kind, name and order; a chain without a prompt takes the log's."""
@@ -387,28 +426,41 @@ class Engine:
         record, error = faults[0]
         if not self.want.recover:
             yield from self._give_up(record, error, _why(record))
-        parts = tuple(one.part for one, _ in faults)
+        if self.want.on_doubt == "stop" and any(one.intent in self.state.doubts for one, _ in faults):
+            doubt = f"{_why(record)}; it may have been paid, and on_doubt is 'stop'"
+            yield from self._give_up(record, error, doubt)
+        alike = [one for one, _ in faults if one.fault.transient == record.fault.transient]
+        parts = tuple(one.part for one in alike)
         refused: list[str] = []
         seed = f"{self.state.chain_id}:{self.state.next_seq}"
-        for suggested in suggestions(self.state):
-            action = with_wait(suggested, record.fault, record.attempt, seed)
-            why = refusal(action, self.state, record.part, self.limits, self.budget, self.clock.time())
+        for suggested in suggestions(self.state, record):
+            action = with_wait(suggested, alike, seed)
+            why = refusal(action, self.state, parts, self.limits, self.budget, self.clock.time())
             if why is None:
-                yield from self._recover(action, parts, record)
+                yield from self._recover(action, parts, record, stated_waits(action, alike))
                 return
             refused.append(f"{action.strategy.value}: {why}")
         tried = f" ({'; '.join(dict.fromkeys(refused))})" if refused else ""
         yield from self._give_up(record, error, f"{_why(record)}, and nothing is left to try{tried}")
 
     def _recover(
-        self, action: RecoveryAction, parts: tuple[str, ...], record: Faulted
+        self,
+        action: RecoveryAction,
+        parts: tuple[str, ...],
+        record: Faulted,
+        waits_for: tuple[str, ...],
     ) -> Generator[Effect, Any, None]:
-        recovery = self._recover_with(action, parts, "ranking", record)
+        recovery = self._recover_with(action, parts, "ranking", record, waits_for)
         if recovery.delay_s > 0:
             yield from self._wait(recovery.until, recovery.description)
 
     def _recover_with(
-        self, action: RecoveryAction, parts: tuple[str, ...], by: str, record: Faulted | None
+        self,
+        action: RecoveryAction,
+        parts: tuple[str, ...],
+        by: str,
+        record: Faulted | None,
+        waits_for: tuple[str, ...] = (),
     ) -> Recovery:
         state, now = self.state, self.clock.time()
         at = state.position
@@ -435,6 +487,7 @@ class Engine:
             evidence=action.evidence,
             error_kind=fault.fault.kind if fault else "",
             error_class=fault.fault.error_class if fault else "",
+            waits_for=waits_for,
         )
         self.emit(recovery)
         return recovery
@@ -457,7 +510,7 @@ class Engine:
                 self._conclude(success=True)
 
     def _give_up(self, record: Faulted, error: BaseException, reason: str) -> Generator[Effect, Any, None]:
-        actions = suggestions(self.state)
+        actions = suggestions(self.state, record)
         yield from self._stop("failed", reason, record.fault.signature)
         raise self._error(reason, record, actions) from error
 
@@ -482,11 +535,8 @@ class Engine:
         )
 
 
-def suggestions(state: State) -> list[RecoveryAction]:
-    """The actions that may help at the state's last fault, best first."""
-    record = state.fault
-    if record is None:
-        return []
+def suggestions(state: State, record: Faulted) -> list[RecoveryAction]:
+    """The actions that may help after the fault that ``record`` tells of, best first."""
     situation = Situation(
         fault=record.fault,
         position=state.position,

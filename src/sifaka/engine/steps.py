@@ -36,6 +36,7 @@ OPERATION_TABLE: dict[Operation, Rule] = {
     "validation": Rule("validators", "validation", None),
     "critic_retrieval": Rule("critic_retrievers", "pre_criticism", "criticism"),
     "criticism": Rule("critics", "criticism", None),
+    "complete": Rule("", "complete", None),
 }
 
 

@@ -45,11 +45,11 @@ def _fits(reached: Reached, step: str | None, iteration: int | None) -> bool:
     return goes_on and fits_step and (iteration is None or reached.iteration == iteration)
 
 
-def forked(records: list[Record], source: str, chain_id: str, now: float) -> list[Record]:
-    """``records`` as the beginning of run ``chain_id``, with the record that says where they are from."""
-    own = [
+def forked(records: list[Record], opened: Opened) -> list[Record]:
+    """``records`` as the beginning of the run that ``opened`` opens under its own plan and settings."""
+    chain_id = opened.chain_id
+    own: list[Record] = [
         msgspec.structs.replace(one, chain_id=chain_id) if isinstance(one, Opened) else one for one in records
     ]
-    state = fold(chain_id, own)
-    parent = (source, len(records))
-    return [*own, Opened(now, chain_id, life=state.life + 1, cause="fork", parent=parent)]
+    life = fold(chain_id, own).life + 1
+    return [*own, msgspec.structs.replace(opened, life=life, cause="fork")]

@@ -26,7 +26,8 @@ def context_of(documents: Sequence[Document], parameters: Mapping[str, Any]) -> 
     cut: list[Document] = []
     for document in kept:
         if len(document.text) > room:
-            text = document.text[:room].rpartition(" ")[0]
+            whole = document.text[:room]
+            text = whole.rpartition(" ")[0] or whole  # a text without spaces is cut where it must be
             if text:
                 cut.append(Document(text, document.id, document.score, document.metadata))
             break

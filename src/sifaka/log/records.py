@@ -208,6 +208,7 @@ class Recovery(_Record, frozen=True, tag=7):
 
     ``chosen_by`` is "ranking" or "user"; ``evidence`` the counts behind the confidence, in words.
     ``counts`` is False for a wait that the provider stated: it uses up no allowance.
+    ``waits_for`` are the parts that a stated wait is kept for: their failed calls were no attempts.
     """
 
     operation: Operation
@@ -227,6 +228,7 @@ class Recovery(_Record, frozen=True, tag=7):
     evidence: str = ""
     error_kind: str = ""
     error_class: str = ""
+    waits_for: tuple[str, ...] = ()
 
 
 class OpenRecovery(_Part, frozen=True):
@@ -249,6 +251,7 @@ class Summary(_Part, frozen=True):
     life: int
     actions: int
     restarts: int
+    waits: int
     waited_s: float
     changed: Changed | None = None
     recovery: OpenRecovery | None = None

@@ -102,6 +102,7 @@ class State:
         "tried",
         "verdicts",
         "waited_s",
+        "waits",
         "whole",
     )
 
@@ -162,6 +163,8 @@ class State:
         self.actions = 0
         self.restarts = 0
         self.deaths = 0
+        self.waits = 0
+        """How often a wait that the provider stated was kept."""
         self.waited_s = 0.0
         self.fault: Faulted | None = None
         """What failed last in the operation under way."""
@@ -182,7 +185,7 @@ class State:
     @property
     def all_documents(self) -> tuple[Document, ...]:
         """The documents retrieved before generation, in the order of their retrievers."""
-        return _flat(self.documents)
+        return self._documents(self.documents)
 
     @property
     def passed(self) -> bool:
@@ -215,6 +218,7 @@ class State:
             life=self.life,
             actions=self.actions,
             restarts=self.restarts,
+            waits=self.waits,
             waited_s=self.waited_s,
             changed=changed,
             recovery=self.recovery,
@@ -232,6 +236,7 @@ class State:
         self.life = summary.life
         self.actions = summary.actions
         self.restarts = summary.restarts
+        self.waits = summary.waits
         self.waited_s = summary.waited_s
         self.recovery = summary.recovery
         if summary.changed is not None:
@@ -258,7 +263,7 @@ class State:
             model_prompt=prompt,
             text=self.text or "",
             pre_generation_context=self.all_documents,
-            post_generation_context=_flat(self.critic_documents),
+            post_generation_context=self._documents(self.critic_documents),
             validation_results=self._in_order(self.verdicts),
             critic_feedback=self._in_order(self.feedback),
             history=self.history,
@@ -298,6 +303,12 @@ class State:
             return tuple(by_name.values())
         return tuple(by_name[part.name] for part in self.parts if part.name in by_name)
 
+    def _documents(self, by_part: dict[str, tuple[Document, ...]]) -> tuple[Document, ...]:
+        """All documents, in the order of their retrievers."""
+        if len(by_part) == 1:
+            return next(iter(by_part.values()))
+        return tuple([one for some in self._in_order(by_part) for one in some])
+
     @property
     def history(self) -> Sequence[Thought]:
         """The thoughts of the earlier iterations, oldest first."""
@@ -326,17 +337,22 @@ class State:
         elif record.cause == "fork":
             self.parent = record.parent
             self.totals = Totals()
+            self.active_before_s = 0.0
             self.doubts = {}
+            self._new_allowance()
         elif record.cause == "retry":
-            self.attempts = {}
-            self.actions = self.restarts = self.deaths = 0
-            self.waited_s = 0.0
+            self._new_allowance()
         elif record.cause == "death":
             self.deaths += 1
         for seq in record.doubts:
             intent = self.open_intents.pop(seq, None)
             if intent is not None:
                 self._doubt(seq, intent)
+
+    def _new_allowance(self) -> None:
+        self.attempts = {}
+        self.actions = self.restarts = self.deaths = self.waits = 0
+        self.waited_s = 0.0
 
     def _plan(self, record: Opened) -> None:
         if record.cause != "new":
@@ -351,6 +367,10 @@ class State:
 
     def _set_parts(self, parts: tuple[PlannedPart, ...]) -> None:
         self.parts = parts
+        if self.changed:  # what parts have said that the plan no longer has counts for nothing
+            names = {part.name for part in parts}
+            self.verdicts = {name: one for name, one in self.verdicts.items() if name in names}
+            self.feedback = {name: one for name, one in self.feedback.items() if name in names}
         self.planned_validators = sum(part.kind == "validator" for part in parts)
 
     def _doubt(self, seq: int, intent: Intent) -> None:
@@ -412,6 +432,10 @@ class State:
                 del self.replies[record.part, max(numbers)]
         elif record.fault.billed in ("maybe", "partly"):
             self._doubt(record.intent, intent)
+        elif record.fault.billed == "yes":
+            self._pay(
+                Result(record.at, record.intent, record.operation, record.iteration, record.part, text="")
+            )
         if record.operation == "generation":
             self.text_is_whole = False
         self.attempts[record.part] = self.attempts.get(record.part, 0) + 1
@@ -421,14 +445,17 @@ class State:
         self.tried += (record.strategy,)
         if record.counts:
             self.actions += 1
-        elif record.part in self.attempts:
-            self.attempts[record.part] -= 1
+        else:
+            self.waits += 1
+        for part in record.waits_for:
+            self.attempts[part] -= 1
         self.waited_s += record.delay_s
         self.restarts += record.strategy == "full_restart"
         if record.parameters:
             self.parameters = {**self.parameters, **record.parameters}
         self.skipped.update(record.skips)
         if record.sets_aside:
+            self.step_at = record.at
             self._go_back(record.to)
         self.recovery = OpenRecovery(seq, record, self.totals)
 
@@ -521,13 +548,6 @@ class State:
 
 
 _RETRIEVAL, _GENERATION, _VALIDATION, _CRITIC_RETRIEVAL, _CRITICISM = range(5)
-
-
-def _flat(by_part: dict[str, tuple[Document, ...]]) -> tuple[Document, ...]:
-    """All documents, in the order of their retrievers."""
-    if len(by_part) == 1:
-        return next(iter(by_part.values()))
-    return tuple([one for some in by_part.values() for one in some])
 
 
 def fold(chain_id: str, records: Iterable[Record]) -> State:

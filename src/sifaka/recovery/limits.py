@@ -7,24 +7,27 @@ Jitter"); a stated wait above five minutes is no pause but an exhausted quota.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from sifaka.faults import Fault
+from sifaka.log.records import Faulted
 from sifaka.log.state import State
 from sifaka.recovery.actions import RecoveryAction, RecoveryStrategy
 
-__all__ = ["Budget", "Limits", "backoff_s", "refusal", "with_wait"]
+__all__ = ["Budget", "Limits", "backoff_s", "refusal", "stated_waits", "with_wait"]
 
 
-class Limits(msgspec.Struct, frozen=True):
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How often a run may try before it stops; times in seconds."""
 
     attempts_per_step: int = 3
     actions: int = 8
     full_restarts: int = 2
     deaths: int = 10
+    stated_waits: int = 100
     waits_s: float = 3600.0
 
 
@@ -64,13 +67,14 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def exhausted(self, state: State, now: float, price_max_usd: float | None = None) -> str | None:
         """Why the next call, of at most that price, must not be made, or None.
 
-        Calls in flight and in doubt count with their highest price; an unknown price counts nothing.
+        Calls in flight and in doubt count with their highest price. Of unknown price (None) are calls as
+        long as there is money left; a free call may always be made.
         """
-        if self.usd is not None:
+        if self.usd is not None and price_max_usd != 0:
             reserved = sum(one.price_max_usd or 0.0 for one in state.doubts.values())
             reserved += sum(one.price_max_usd or 0.0 for one in state.open_intents.values())
             spent, most = state.totals.cost_usd + reserved, price_max_usd or 0.0
-            if spent >= self.usd > 0 or spent + most > self.usd:
+            if spent + most > self.usd or (price_max_usd is None and spent >= self.usd):
                 return (
                     f"the budget of ${self.usd:.4f} does not cover the next call: ${spent:.4f} are spent, "
                     f"in flight or in doubt, and it may cost ${most:.4f}"
@@ -100,43 +104,52 @@ def backoff_s(fault: Fault, attempt: int, random: Any) -> float:
 _WAITS = (RecoveryStrategy.RETRY_CURRENT_STEP, RecoveryStrategy.MODIFY_PARAMETERS)
 
 
-def with_wait(action: RecoveryAction, fault: Fault, attempt: int, seed: str) -> RecoveryAction:
-    """The action with the wait it needs before a transient fault is tried again.
+def with_wait(action: RecoveryAction, faults: Sequence[Faulted], seed: str) -> RecoveryAction:
+    """The action with the wait it needs before what failed, all of it transient, is tried again.
 
-    A retry after the wait that the provider itself stated uses up no allowance.
+    A retry after waits that the provider itself stated uses up no allowance.
     """
-    if action.strategy not in _WAITS or not fault.transient or action.delay_s:
+    transient = [one for one in faults if one.fault.transient]
+    if action.strategy not in _WAITS or not transient or action.delay_s:
         return action
     from random import Random  # here: only a run that failed needs it
 
-    delay_s = backoff_s(fault, attempt, Random(seed))  # noqa: S311 - jitter, no secret
-    retries = action.strategy is RecoveryStrategy.RETRY_CURRENT_STEP
-    counts = fault.retry_after_s is None or not retries
-    return msgspec.structs.replace(action, delay_s=round(delay_s, 3), counts=counts)
+    random = Random(seed)  # noqa: S311 - jitter, no secret
+    delay_s = max(backoff_s(one.fault, one.attempt, random) for one in transient)
+    only_waits = len(stated_waits(action, faults)) == len(faults)
+    return msgspec.structs.replace(action, delay_s=round(delay_s, 3), counts=not only_waits)
+
+
+def stated_waits(action: RecoveryAction, faults: Sequence[Faulted]) -> tuple[str, ...]:
+    """The parts for which ``action`` keeps a wait that their provider stated: no attempts of theirs."""
+    if action.strategy is not RecoveryStrategy.RETRY_CURRENT_STEP:
+        return ()
+    return tuple(one.part for one in faults if one.fault.transient and one.fault.retry_after_s is not None)
 
 
 def refusal(
     action: RecoveryAction,
     state: State,
-    part: str,
+    parts: Sequence[str],
     limits: Limits,
     budget: Budget,
     now: float,
 ) -> str | None:
-    """Why ``action`` is not allowed now, as one sentence, or None."""
+    """Why ``action``, for ``parts`` that failed, is not allowed now, as one sentence, or None."""
     strategy = action.strategy
     if state.waited_s + action.delay_s > limits.waits_s:
         return f"the run has waited {state.waited_s:.0f} s already"
     if budget.seconds is not None and state.active_s(now) + action.delay_s > budget.seconds:
         return f"waiting {action.delay_s:.0f} s would pass the time budget"
     if not action.counts:
-        return None
+        waits = state.waits
+        return f"the run has waited {waits} times" if waits >= limits.stated_waits else None
     if state.actions >= limits.actions:
         return f"{limits.actions} recovery actions have been tried"
     if strategy is RecoveryStrategy.FULL_RESTART and state.restarts >= limits.full_restarts:
         return f"the run was restarted {limits.full_restarts} times"
     again = (RecoveryStrategy.RETRY_CURRENT_STEP, RecoveryStrategy.MODIFY_PARAMETERS)
-    attempts = state.attempts.get(part, 0)
+    attempts = max((state.attempts.get(part, 0) for part in parts), default=0)
     if strategy in again and attempts >= limits.attempts_per_step:
         return f"this step was attempted {attempts} times"
     return None

@@ -74,7 +74,20 @@ class CachedCheckpointStorage:
         for name in ("oldest_checkpoint", "newest_checkpoint"):
             if stats[name] is not None:
                 stats[name] = datetime.fromtimestamp(stats[name], UTC)
+        self._count_interrupted(stats["chains"])
         return stats | {"durability": self.storage.durability, "url": self.storage.url}
+
+    def _count_interrupted(self, chains: dict[str, int]) -> None:
+        """Move runs whose owner is gone from where they stopped to where they belong."""
+        query = Query(statuses=("running", "waiting"), limit=PAGE)
+        while found := self.storage.entries(query):
+            for entry in found:
+                if self._as_of_now(entry).status == "interrupted":
+                    chains["interrupted"] = chains.get("interrupted", 0) + 1
+                    chains[entry.status] -= 1
+            query = msgspec.structs.replace(query, after=found[-1])
+        for status in [status for status, count in chains.items() if not count]:
+            del chains[status]
 
     def cleanup_old_checkpoints(self, max_age_days: float = 30) -> int:
         """Remove runs that ended more than ``max_age_days`` days ago; the number of checkpoints removed.

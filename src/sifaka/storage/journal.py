@@ -39,10 +39,8 @@ _T = TypeVar("_T")
 
 def check_chain_id(chain_id: str) -> str:
     """The id itself. Raises ChainIdError if it is empty, over-long, or holds control characters."""
-    if not chain_id or len(chain_id) > CHAIN_ID_CHARS_MAX:
-        raise ChainIdError(
-            f"a chain id has 1 to {CHAIN_ID_CHARS_MAX} characters, this one has {len(chain_id)}"
-        )
+    if not isinstance(chain_id, str) or not 0 < len(chain_id) <= CHAIN_ID_CHARS_MAX:
+        raise ChainIdError(f"a chain id is a text of 1 to {CHAIN_ID_CHARS_MAX} characters, not {chain_id!r}")
     if not chain_id.isprintable():  # also refuses lone surrogates, which no store can hold
         raise ChainIdError(f"the chain id {chain_id!r} holds control or unprintable characters")
     return chain_id
@@ -53,6 +51,7 @@ class Lease:
 
     __slots__ = (
         "chain_id",
+        "first_seq",
         "is_new",
         "label",
         "lost",
@@ -82,10 +81,16 @@ class Lease:
         """True where the run has no log yet: the first append opens it."""
         self.took_over = took_over
         """True where the owner before had not given the run back: it died, or its lease ended."""
-        self.next_seq = 0
+        self.next_seq = self.first_seq = 0
+        """Where the log ended when the lease began, and where it ends now."""
         self.prev = 0
         self.label = ""
         self.lost = False
+
+    def begin_at(self, seq: int, prev: int) -> None:
+        """The log's next record is number ``seq``, its last row's checksum ``prev``."""
+        self.next_seq = self.first_seq = seq
+        self.prev = prev
 
     def advance(self, row: Row) -> None:
         """The log holds ``row``."""

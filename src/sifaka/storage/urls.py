@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
-from sifaka.errors import StoreUnreachableError
+from sifaka.errors import StoreUnreachableError, UsageError
 from sifaka.storage.base import Storage
 from sifaka.storage.checkpoints import CachedCheckpointStorage
 
@@ -32,6 +32,8 @@ def open_storage(
         from sifaka.storage.memory import InMemoryStorage
 
         return CachedCheckpointStorage(InMemoryStorage())
+    if not isinstance(storage, str):
+        raise UsageError(f"a store is a storage object, an address or None, not {storage!r}")
     with _lock:
         key = _key(storage)
         if key not in _opened:
