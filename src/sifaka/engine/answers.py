@@ -37,15 +37,22 @@ def _sound(value: object, kind: type[_T], who: str) -> _T:
         raise PartError(f"{who} returned a {name} that no record can hold: {error}") from error
 
 
+def _with_text(value: _T, field: str, who: str) -> _T:
+    """As :func:`_sound`, for a value whose one large text only has to be a text: it is not copied."""
+    text: object = getattr(value, field)
+    if not isinstance(text, str):
+        raise PartError(f"{who} returned a {type(value).__name__} whose {field} is {_kind(text)}")
+    bare = _sound(msgspec.structs.replace(value, **{field: ""}), type(value), who)  # type: ignore[type-var]
+    return msgspec.structs.replace(bare, **{field: _visible(text)})  # type: ignore[type-var]
+
+
 def reply_of(value: object, model: str, not_applied: tuple[str, ...]) -> Reply:
     """A model's answer as a Reply that names the model. Raises PartError."""
     if isinstance(value, str):
         return Reply(_visible(value), model=model, not_applied=not_applied)
     if not isinstance(value, Reply):
         raise PartError(f"the model {model} returned {_kind(value)}; a model returns a str or a sifaka Reply")
-    if isinstance(value.text, str):
-        value = msgspec.structs.replace(value, text=_visible(value.text))
-    reply = _sound(value, Reply, f"the model {model}")
+    reply = _with_text(value, "text", f"the model {model}")
     return msgspec.structs.replace(
         reply, model=reply.model or model, not_applied=reply.not_applied + not_applied
     )
@@ -55,10 +62,8 @@ def request_of(value: object, part: str) -> Request:
     """What an asking part yielded, if it is a request that can be made. Raises PartError."""
     if not isinstance(value, Request):
         raise PartError(f"{part} yielded {_kind(value)}; an asking part yields Requests")
-    plain = msgspec.structs.replace(value, model=None)
-    if isinstance(plain.prompt, str):
-        plain = msgspec.structs.replace(plain, prompt=_visible(plain.prompt))
-    return msgspec.structs.replace(_sound(plain, Request, part), model=value.model)
+    bare = msgspec.structs.replace(value, model=None)
+    return msgspec.structs.replace(_with_text(bare, "prompt", part), model=value.model)
 
 
 def verdict_of(value: object, validator: str) -> ValidationResult:
@@ -110,11 +115,10 @@ def documents_of(value: object, retriever: str) -> tuple[Document, ...]:
         if isinstance(one, str):
             found.append(Document(_visible(one)))
         elif isinstance(one, Document):
-            visible = _visible(one.text) if isinstance(one.text, str) else one.text
-            found.append(msgspec.structs.replace(one, text=visible))
+            found.append(_with_text(one, "text", who))
         else:
             raise PartError(f"{who} returned {_kind(one)} among its documents")  # pyright: ignore[reportUnknownArgumentType]
-    return tuple(_sound(found, list[Document], who))
+    return tuple(found)
 
 
 def _kind(value: object) -> str:

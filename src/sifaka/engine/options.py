@@ -129,15 +129,14 @@ def check_option(name: str, value: object) -> Any:
     check = _OPTIONS.get(name) or _MODEL_OPTIONS.get(name)
     if check is not None:
         return check(name, value)
+    can = "numbers, texts, lists and dicts can"
     try:
         plain = msgspec.msgpack.decode(msgspec.msgpack.encode(value))
-        if plain != _as_read_back(value):
-            raise ValueError(f"it would come back as {plain!r}")
-        return plain
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise UsageError(
-            f"{name}={value!r} cannot be recorded ({error}); numbers, texts, lists and dicts can"
-        ) from error
+        raise UsageError(f"{name}={value!r} cannot be recorded ({error}); {can}") from error
+    if plain != _as_read_back(value):
+        raise UsageError(f"{name}={value!r} would be recorded as {plain!r}; {can}")
+    return plain
 
 
 def _as_read_back(value: object) -> object:
