@@ -23,7 +23,7 @@ from sifaka import Chain, LengthValidator, SelfRefineCritic, Thought, create_mod
 from sifaka.log.checkpoint import ChainCheckpoint
 from sifaka.testing import Answer, ProviderDouble, Refuse
 
-SEED = Path(__file__).with_name("seed.md").read_text(encoding="utf-8")
+SEED = Path(__file__).with_name("seed.txt").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", SEED, flags=re.DOTALL)
 
 
@@ -56,7 +56,7 @@ class Document:
         (block,) = [one for one in BLOCKS if containing in one]
         printed = StringIO()
         with redirect_stdout(printed), warnings.catch_warnings(action="ignore"):
-            exec(compile(block, "seed.md", "exec"), self.names)
+            exec(compile(block, "seed.txt", "exec"), self.names)
         return printed.getvalue()
 
 
