@@ -143,7 +143,15 @@ class _Background:
     def wait_for(self, awaitable: Awaitable[Any]) -> Any:
         import asyncio
 
-        return asyncio.run_coroutine_threadsafe(_await(awaitable), self._running()).result()
+        future = asyncio.run_coroutine_threadsafe(_outcome(awaitable), self._running())
+        try:
+            value, error = future.result()
+        except BaseException:  # Ctrl-C while waiting: the part is not left running behind our back
+            future.cancel()
+            raise
+        if error is not None:
+            raise error
+        return value
 
     def _running(self) -> asyncio.AbstractEventLoop:
         import asyncio
@@ -156,8 +164,16 @@ class _Background:
             return self._loop
 
 
-async def _await(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
+async def _outcome(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
+    """What came of it. A SystemExit let through here would end the loop, and hang who waits for it."""
+    import asyncio
+
+    try:
+        return await awaitable, None
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - it is raised again in the caller's thread
+        return None, error
 
 
 _workers = _Workers()

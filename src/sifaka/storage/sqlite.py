@@ -104,6 +104,8 @@ class SQLiteStorage(Storage):
     @contextmanager
     def _use(self) -> Generator[sqlite3.Connection]:
         """The connection, for one thread at a time; SQLite's errors become ours."""
+        if self._pid != os.getpid():
+            self._lock = threading.RLock()  # a fork copies the lock as it was, perhaps in another's hand
         with self._lock:
             try:
                 yield self._connected()

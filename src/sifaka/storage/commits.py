@@ -1,0 +1,199 @@
+"""Appends that wait at the same moment share one commit, in threads as on an event loop (floor 3)."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from sifaka.errors import FencedError, StorageError
+from sifaka.storage.base import Storage, Write
+from sifaka.storage.held import Lease
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Committer", "Pending"]
+
+RUNS_A_TICK = 16
+"""Runs that go on in one tick of an event loop: about 2 ms of work."""
+ROWS_A_COMMIT = 64
+"""Appends that are committed together at the most: about 1 ms of work."""
+SLOW_COMMIT_S = 0.005
+"""Commits that take longer than this on average leave the event loop for a thread."""
+
+
+class Pending:
+    """An append on its way: done, refused or failed."""
+
+    __slots__ = ("done", "error", "future", "lease", "write")
+
+    def __init__(self, lease: Lease, write: Write) -> None:
+        self.lease = lease
+        self.write = write
+        self.done = False
+        self.error: BaseException | None = None
+        self.future: asyncio.Future[None] | None = None
+
+    def settle(self, error: BaseException | None) -> None:
+        """It is durable (None), was refused, or failed."""
+        self.error = error
+        self.done = True
+        if error is None:
+            self.lease.advance(self.write.row)
+
+
+class Committer:
+    """Commits for a store; safe to share between threads and event loops."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self._queue: deque[Pending] = deque()
+        self._lock = threading.Lock()
+        self._loops: WeakKeyDictionary[Any, _LoopTurns] = WeakKeyDictionary()
+
+    def put(self, pending: Pending) -> None:
+        """Commit an append at once, with what other threads have put meanwhile."""
+        self._queue.append(pending)
+        with self._lock:
+            if not pending.done:
+                batch = list(self._queue)
+                self._queue.clear()
+                self.commit(batch)
+
+    async def aput(self, pending: Pending) -> None:
+        """Commit an append with what this event loop's other runs append."""
+        await self._turns().put(pending)
+
+    async def turn(self) -> None:
+        """Wait for this run's turn on the event loop, after it has waited for something else."""
+        wait = self._turns().turn()
+        if wait is not None:
+            await wait
+
+    def _turns(self) -> _LoopTurns:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        turns = self._loops.get(loop)
+        if turns is None:
+            turns = self._loops[loop] = _LoopTurns(self, loop)
+        return turns
+
+    def commit(self, batch: Sequence[Pending]) -> None:
+        """Write a batch; every pending append in it is settled, whatever happens."""
+        try:
+            accepted = self.storage.write([pending.write for pending in batch])
+        except StorageError as error:
+            self._settle_after_failure(batch, error)
+            return
+        except BaseException:  # Ctrl-C in mid-commit, for one
+            self._settle_after_failure(batch, StorageError("the commit was interrupted"))
+            raise
+        for pending, yes in zip(batch, accepted, strict=True):
+            pending.settle(None if yes else self._refused(pending))
+
+    def _refused(self, pending: Pending) -> StorageError:
+        row = pending.write.row
+        return FencedError(row.chain_id, row.token, row.first)
+
+    def _settle_after_failure(self, batch: Sequence[Pending], error: StorageError) -> None:
+        """The commit failed, or only its acknowledgement was lost: look before saying which."""
+        try:
+            self.storage.reset()
+            for pending in batch:
+                row = pending.write.row
+                stored = next(self.storage.rows(row.chain_id, row.first, row.last), None)
+                pending.settle(None if stored == row else error)
+        except StorageError:
+            for pending in batch:
+                if not pending.done:
+                    pending.settle(error)
+
+
+class _LoopTurns:
+    """One event loop's runs, a bounded number of which goes on in each of its ticks.
+
+    A thousand answers may arrive at the same moment. Without turns the loop would serve all of them
+    before anything else, and nobody would be heard for a tenth of a second. What they append is committed
+    together, when all who could go on have gone on, or enough has come together.
+    """
+
+    def __init__(self, committer: Committer, loop: asyncio.AbstractEventLoop) -> None:
+        self._committer = committer
+        self._loop = loop
+        self._appends: deque[Pending] = deque()
+        self._arrivals: deque[asyncio.Future[None]] = deque()
+        self._admitted = 0
+        self._scheduled = False
+        self._committing = False
+        self._mean_s = 0.0
+
+    def put(self, pending: Pending) -> Awaitable[None]:
+        """Queue an append; it is durable, or failed, when the awaitable is done."""
+        pending.future = self._loop.create_future()
+        self._appends.append(pending)
+        self._schedule()
+        return pending.future
+
+    def turn(self) -> Awaitable[None] | None:
+        """None where the caller may go on at once, else what to await before it does."""
+        self._schedule()
+        if self._admitted < RUNS_A_TICK and not self._arrivals:
+            self._admitted += 1
+            return None
+        arrival = self._loop.create_future()
+        self._arrivals.append(arrival)
+        return arrival
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._tick)
+
+    def _tick(self) -> None:
+        self._scheduled = False
+        self._admitted = 0
+        waiting = len(self._appends)
+        if waiting >= ROWS_A_COMMIT or (waiting and not self._arrivals):
+            self._commit_some()
+        while self._arrivals and self._admitted < RUNS_A_TICK:
+            arrival = self._arrivals.popleft()
+            if not arrival.done():  # its run may have been cancelled meanwhile
+                arrival.set_result(None)
+                self._admitted += 1
+        if self._admitted or self._arrivals or (self._appends and not self._committing):
+            self._schedule()
+
+    def _commit_some(self) -> None:
+        if self._committing:
+            return
+        appends = self._appends
+        batch = [appends.popleft() for _ in range(min(len(appends), ROWS_A_COMMIT))]
+        if self._committer.storage.local and self._mean_s < SLOW_COMMIT_S:
+            self._commit(batch)
+            self._arrive(batch)
+            return
+        # In the thread nobody waits for the loop, so a slow disk delays appends and nothing else.
+        self._committing = True
+        work = self._loop.run_in_executor(None, self._commit, batch)
+        work.add_done_callback(lambda _: self._committed(batch))
+
+    def _commit(self, batch: Sequence[Pending]) -> None:
+        clock = self._committer.storage.clock
+        start = clock.monotonic()
+        try:
+            self._committer.commit(batch)
+        finally:
+            self._mean_s += (clock.monotonic() - start - self._mean_s) / 16
+
+    def _committed(self, batch: Sequence[Pending]) -> None:
+        self._committing = False
+        self._arrive(batch)
+        self._schedule()
+
+    def _arrive(self, batch: Sequence[Pending]) -> None:
+        """Those whose appends are durable go on in their turn."""
+        self._arrivals.extend(pending.future for pending in batch if pending.future is not None)
