@@ -8,9 +8,10 @@ from typing import Any, Literal, Self, TypeVar, cast
 
 from sifaka.clock import Clock, SystemClock
 from sifaka.drivers import adrive, drive
+from sifaka.engine.life import Intention
 from sifaka.engine.options import DEFAULTS, check_action, check_option, one_of
 from sifaka.engine.plan import BoundModel, BoundPart, Plan, bind_part, new_chain_id, resolve_model
-from sifaka.engine.run import Engine, Intention
+from sifaka.engine.run import Engine
 from sifaka.errors import ChainError, PartError, UnknownChainError, UsageError
 from sifaka.log.checkpoint import ChainCheckpoint
 from sifaka.log.fork import fork_point, forked

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sifaka.engine.answers import documents_of, feedback_of, reply_of, request_of, verdict_of
 from sifaka.engine.effects import Call, Done, Effect, Perform
+from sifaka.engine.life import Life
 from sifaka.engine.plan import BoundModel, BoundPart, digest_of, price_of
 from sifaka.errors import ModelError, PartError, UsageError
 from sifaka.faults import Fault, classify
 from sifaka.log.records import Faulted, Intent, Operation, Result
 from sifaka.parts import Reply, Request
 from sifaka.recovery.limits import Budget
-
-if TYPE_CHECKING:
-    from sifaka.engine.run import Engine
 
 __all__ = ["Failure", "Stopped", "Task", "run_together"]
 
@@ -63,10 +61,10 @@ class Task:
 class _Phase:
     """The tasks of one operation, and the calls that are out."""
 
-    def __init__(self, engine: Engine, operation: Operation, argument: Any) -> None:
-        self.engine = engine
+    def __init__(self, life: Life, operation: Operation, argument: Any) -> None:
+        self.life = life
         self.operation: Operation = operation
-        self.iteration = engine.state.position.iteration
+        self.iteration = life.state.position.iteration
         self.argument = argument
         self.out: dict[int, Task] = {}
         self.paid_out = 0
@@ -76,9 +74,9 @@ class _Phase:
         self.stopped: str | None = None
 
     def run(self, parts: Sequence[BoundPart]) -> Generator[Effect, Any, None]:
-        engine = self.engine
+        life = self.life
         waiting = deque(parts)
-        together = max(1, int(engine.state.options.get("batch_size") or len(parts)))
+        together = max(1, int(life.state.options.get("batch_size") or len(parts)))
         while True:
             while waiting and len(self.out) < together and self.stopped is None:
                 self._begin(Task(waiting.popleft()))
@@ -86,7 +84,7 @@ class _Phase:
                 break
             start, self.start = self.start, []
             if self.paid_out:
-                yield from engine.flush()
+                yield from life.flush()
             done: Done = yield Perform(start)
             task = self.out.pop(done.key)
             self.paid_out -= task.intent >= 0
@@ -100,7 +98,7 @@ class _Phase:
 
     def _begin(self, task: Task) -> None:
         part = task.part
-        task.attempt = self.engine.state.attempts.get(part.name, 0) + 1
+        task.attempt = self.life.state.attempts.get(part.name, 0) + 1
         if not part.asks:
             self._call_part(task)
             return
@@ -112,9 +110,9 @@ class _Phase:
         self._step(task, next)
 
     def _call_part(self, task: Task) -> None:
-        part, engine = task.part, self.engine
+        part, life = task.part, self.life
         if part.pure:
-            key = engine.next_key()
+            key = life.next_key()
         else:
             if self._broke(task, 0.0):
                 return
@@ -129,7 +127,7 @@ class _Phase:
                 kwargs=_NO_OPTIONS,
                 coroutine=part.coroutine,
                 inline=part.pure and not part.coroutine,
-                timeout_s=engine.state.options.get("timeout_s"),
+                timeout_s=life.state.options.get("timeout_s"),
             )
         )
 
@@ -156,9 +154,9 @@ class _Phase:
 
     def _ask(self, task: Task, request: Request) -> Reply | None:
         """The recorded reply to ``request``, or None when a call for it was started (or refused)."""
-        engine, state = self.engine, self.engine.state
-        model = engine.model_for(request.model)
-        options = engine.model_options(request.options)
+        life, state = self.life, self.life.state
+        model = life.model_for(request.model)
+        options = life.model_options(request.options)
         task.digest = digest_of((request.prompt, request.system_prompt, options))
         known = state.replies.get((task.part.name, task.n))
         if known is not None and known[0] == task.digest:
@@ -174,7 +172,7 @@ class _Phase:
         task.model = model
         self.out[key] = task
         self.paid_out += 1
-        use_async = model.agenerate is not None and engine.asynchronous
+        use_async = model.agenerate is not None and life.want.asynchronous
         function = model.agenerate if use_async and model.agenerate else model.generate
         self.start.append(
             Call(
@@ -190,9 +188,9 @@ class _Phase:
 
     def _broke(self, task: Task, price_max_usd: float | None) -> bool:
         """True where the budget forbids the call: nothing new is started, what is out is waited for."""
-        engine = self.engine
-        budget: Budget = engine.budget
-        why = budget.exhausted(engine.state, engine.clock.time(), price_max_usd)
+        life = self.life
+        budget: Budget = life.budget
+        why = budget.exhausted(life.state, life.clock.time(), price_max_usd)
         if why is None:
             return False
         if task.generator is not None:
@@ -208,10 +206,10 @@ class _Phase:
         price: float | None,
         options: dict[str, Any] | None,
     ) -> int:
-        engine = self.engine
-        return engine.emit(
+        life = self.life
+        return life.emit(
             Intent(
-                engine.clock.time(),
+                life.clock.time(),
                 self.operation,
                 self.iteration,
                 task.part.name,
@@ -281,7 +279,7 @@ class _Phase:
             raise ModelError("the provider withheld the text", kind=reason, finish_reason=reason)
         if not value.text.strip():
             raise ModelError("the model returned an empty text", kind="empty_output")
-        if reason == "length" and not self.engine.state.options.get("allow_partial_results"):
+        if reason == "length" and not self.life.state.options.get("allow_partial_results"):
             raise ModelError(
                 "the text was cut off at the limit of its tokens; raise max_tokens, or set "
                 "allow_partial_results to keep such texts",
@@ -290,10 +288,10 @@ class _Phase:
             )
 
     def _record(self, task: Task, seconds: float, **fields: Any) -> None:
-        engine = self.engine
-        engine.emit(
+        life = self.life
+        life.emit(
             Result(
-                at=engine.clock.time(),
+                at=life.clock.time(),
                 intent=task.intent,
                 operation=self.operation,
                 iteration=self.iteration,
@@ -304,10 +302,10 @@ class _Phase:
         )
 
     def _fault(self, task: Task, error: BaseException, seconds: float) -> None:
-        engine = self.engine
+        life = self.life
         fault: Fault = classify(error)
         record = Faulted(
-            at=engine.clock.time(),
+            at=life.clock.time(),
             intent=task.intent,
             operation=self.operation,
             iteration=self.iteration,
@@ -316,7 +314,7 @@ class _Phase:
             attempt=task.attempt,
             seconds=seconds,
         )
-        engine.emit(record)
+        life.emit(record)
         self.faults.append((record, error))
 
 
@@ -354,7 +352,7 @@ def _fitted(
 
 
 def run_together(
-    engine: Engine, operation: Operation, parts: Sequence[BoundPart], argument: Any
+    life: Life, operation: Operation, parts: Sequence[BoundPart], argument: Any
 ) -> Generator[Effect, Any, None]:
     """Run ``parts`` together and record what they return. Raises Failure, Stopped."""
-    yield from _Phase(engine, operation, argument).run(parts)
+    yield from _Phase(life, operation, argument).run(parts)

@@ -7,15 +7,13 @@ from different states; plain runs and runs with recovery differ in :meth:`Engine
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from typing import Any, cast
-
-import msgspec
+from typing import Any
 
 from sifaka.clock import Clock
-from sifaka.engine.effects import Append, Effect, Sleep
-from sifaka.engine.options import ENGINE_OPTIONS
+from sifaka.engine.effects import Effect, Sleep
+from sifaka.engine.life import Intention, Life
 from sifaka.engine.phase import Failure, Stopped, run_together
-from sifaka.engine.plan import BoundModel, BoundPart, Plan, resolve_model
+from sifaka.engine.plan import BoundPart, Plan
 from sifaka.engine.steps import OPERATION_TABLE, after_criticism, after_validation
 from sifaka.errors import (
     ChainError,
@@ -34,7 +32,6 @@ from sifaka.log.records import (
     Outcome,
     Position,
     Reached,
-    Record,
     Recovery,
     Result,
     Status,
@@ -42,118 +39,20 @@ from sifaka.log.records import (
 from sifaka.log.state import State
 from sifaka.parts import Reply, Request
 from sifaka.recovery.actions import RecoveryAction, move
-from sifaka.recovery.limits import Budget, Limits, refusal, stated_waits, with_wait
+from sifaka.recovery.limits import refusal, stated_waits, with_wait
 from sifaka.recovery.ranking import Situation, rank
 from sifaka.storage.base import Change
 from sifaka.thought import CriticFeedback, Thought, ValidationResult
 
-__all__ = ["Engine", "Intention", "suggestions"]
+__all__ = ["Engine", "suggestions"]
 
 
-class Intention:
-    """What the caller wants of this life of the run."""
-
-    __slots__ = (
-        "accept_plan_change",
-        "asynchronous",
-        "died",
-        "on_doubt",
-        "prompt",
-        "recover",
-        "settings",
-        "system_prompt",
-    )
-
-    def __init__(
-        self,
-        *,
-        prompt: str | None,
-        system_prompt: str | None,
-        settings: dict[str, Any],
-        recover: bool = False,
-        asynchronous: bool = False,
-        on_doubt: str = "repeat",
-        accept_plan_change: bool = False,
-        died: bool = False,
-    ) -> None:
-        self.prompt = prompt
-        self.system_prompt = system_prompt
-        self.settings = settings
-        self.recover = recover
-        self.asynchronous = asynchronous
-        self.on_doubt = on_doubt
-        self.accept_plan_change = accept_plan_change
-        self.died = died
-
-
-class Engine:
+class Engine(Life):
     """One life of a run. Drive :meth:`run` or :meth:`apply` with a driver, once."""
 
     def __init__(self, state: State, plan: Plan, want: Intention, clock: Clock) -> None:
-        self.state = state
-        self.plan = plan
-        self.want = want
-        self.clock = clock
-        self.asynchronous = want.asynchronous
-        self.budget = Budget.of(want.settings.get("budget"))
-        self.limits = msgspec.convert(want.settings.get("limits", {}), Limits)
-        self._pending: list[Record] = []
-        self._change: Change | None = None
+        super().__init__(state, plan, want, clock)
         self._model_part = BoundPart("model", "model", self._generate, asks=True)
-        self._models: dict[Any, BoundModel] = {}
-        self._keys = 0
-        self._durability: Any = want.settings.get("durability", "step")
-
-    # For phases ----------------------------------------------------------------------------
-
-    def emit(self, record: Record) -> int:
-        """Fold a record in; it becomes durable with the next flush. Returns its number."""
-        seq = self.state.next_seq
-        self.state.apply(record)
-        self._pending.append(record)
-        return seq
-
-    def next_key(self) -> int:
-        """A name for a call that has no intent; intents have their record's number, from 0 up."""
-        self._keys -= 1
-        return self._keys
-
-    def flush(self, *, force: bool = False) -> Generator[Effect, Any, None]:
-        """Make durable what waits, where the durability chosen for this step asks for it now."""
-        if self._pending and (force or self._is_due()):
-            records, self._pending = self._pending, []
-            change, self._change = self._change, None
-            yield Append(records, change)
-
-    def _is_due(self) -> bool:
-        mode = self._durability
-        if isinstance(mode, dict):
-            step = OPERATION_TABLE[self.state.position.operation].reaches
-            mode = cast("dict[str, str]", mode).get(step, "step")
-        if mode == "step":
-            return True
-        if mode == "iteration":
-            return self.state.position.operation == "generation" and not self.state.attempts
-        return False
-
-    def model_for(self, model: Any) -> BoundModel:
-        """The model of a request: the part's own, else what recovery set, else the chain's."""
-        if model is None:
-            model = self.state.parameters.get("model")
-        if model is None:
-            return self.plan.model
-        if isinstance(model, BoundModel):
-            return model
-        key = model if isinstance(model, str) else id(model)
-        bound = self._models.get(key)
-        if bound is None:
-            bound = self._models[key] = resolve_model(model)
-        return bound
-
-    def model_options(self, own: Mapping[str, Any]) -> dict[str, Any]:
-        """The options of a model call: the run's, overlaid by the request's own."""
-        options = {name: value for name, value in self.state.options.items() if name not in ENGINE_OPTIONS}
-        return {**options, **own} if own else options
 
     # A life --------------------------------------------------------------------------------
 
@@ -168,7 +67,7 @@ class Engine:
         except (GeneratorExit, StorageError, UsageError, ChainError):
             raise
         except BaseException:
-            self._change = Change("interrupted", self.clock.time(), release=True)
+            self.change = Change("interrupted", self.clock.time(), release=True)
             yield from self.flush(force=True)
             raise
 
@@ -207,7 +106,7 @@ class Engine:
         parts = self._unfinished()
         yield from self._begin(decided=True)
         self._recover_with(action, parts, "user", None)
-        self._change = Change("interrupted", self.clock.time(), release=True)
+        self.change = Change("interrupted", self.clock.time(), release=True)
         yield from self.flush(force=True)
         return True
 
@@ -257,7 +156,7 @@ class Engine:
         doubts = opened.doubts
         deaths = state.deaths
         self.emit(opened)
-        self._change = Change("running", now)
+        self.change = Change("running", now)
         if decided:
             return
         if want.on_doubt == "stop" and doubts:
@@ -322,10 +221,10 @@ class Engine:
             yield from self._wait(recovery.record.until, recovery.record.description)
 
     def _wait(self, until: float, reason: str) -> Generator[Effect, Any, None]:
-        self._change = Change("waiting", self.clock.time(), reason, until=until)
+        self.change = Change("waiting", self.clock.time(), reason, until=until)
         yield from self.flush(force=True)
         yield Sleep(until, reason)
-        self._change = Change("running", self.clock.time())
+        self.change = Change("running", self.clock.time())
 
     # Operations ----------------------------------------------------------------------------
 
@@ -412,7 +311,7 @@ class Engine:
         thought = state.best_draft()
         best = state.best.seq if state.best is not None else state.text_seq
         self.emit(Closed(now, "done", "", best, thought.passed))
-        self._change = Change("done", now, release=True)
+        self.change = Change("done", now, release=True)
         yield from self.flush(force=True)
         return thought
 
@@ -521,7 +420,7 @@ class Engine:
     def _stop(self, status: Status, reason: str, group: str = "") -> Generator[Effect, Any, None]:
         now = self.clock.time()
         self.emit(Closed(now, status, reason))
-        self._change = Change(status, now, reason, group, release=True)
+        self.change = Change(status, now, reason, group, release=True)
         yield from self.flush(force=True)
 
     def _error(self, reason: str, record: Faulted | None, actions: list[RecoveryAction] | None) -> ChainError:
