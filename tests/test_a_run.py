@@ -760,6 +760,59 @@ def test_a_partial_load_equals_a_whole_one_after_many_iterations():
     assert store.compared > 50
 
 
+def word(prompt):
+    """A model that changes nothing of its own from life to life."""
+    return f"text {len(prompt)}"
+
+
+@pytest.mark.parametrize("change", ["prompt", "system prompt", "parts", "settings"])
+def test_a_partial_load_equals_a_whole_one_after_an_accepted_change(change):
+    store, stops = Suspicious(), [KeyError("x"), None, None, None, None, KeyError("y")]
+
+    def critic(thought):
+        if stops and (error := stops.pop(0)) is not None:
+            raise error
+        return {"needs_improvement": True, "message": "more"}
+
+    def chain(**changed):
+        options = {"critics": [critic], "chain_id": "r", "max_improvement_iterations": 8} | changed
+        return chain_of(word, store, **options).with_options(on_plan_change="accept")
+
+    with pytest.raises(ChainError):
+        chain().run()
+    changes = {
+        "prompt": {"prompt": "Sing."},
+        "parts": {"critics": [critic, wanting(9, "another")]},
+        "settings": {"max_improvement_iterations": 7},
+    }
+
+    def changed():
+        found = chain(**changes.get(change, {}))
+        return found.with_system_prompt("Be brief.") if change == "system prompt" else found
+
+    with pytest.raises(ChainError):
+        changed().run()
+    last = changed().with_options(on_plan_change="refuse")
+    thought = last.run()
+    assert thought.prompt == ("Sing." if change == "prompt" else "Write.")
+    assert thought.system_prompt == ("Be brief." if change == "system prompt" else None)
+
+
+@pytest.mark.parametrize("change", ["prompt", "retriever"])
+def test_model_prompt_stays_what_was_sent_when_the_plan_changes_afterwards(storage, change):
+    broken = Validator("v", KeyError("x"))
+    find = [Retriever("a", ["alpha"]), Retriever("b", ["beta"])]
+    model = Model()
+    with pytest.raises(ChainError):
+        chain_of(model, storage, chain_id="r", validators=[broken], retrievers=find).run()
+    options = {"prompt": "Sing.", "retrievers": find} if change == "prompt" else {"retrievers": find[:1]}
+    other = chain_of(model, storage, chain_id="r", validators=[Validator("v")], **options)
+    thought = other.with_options(on_plan_change="accept").run()
+    assert (thought.text, model.calls) == ("text 0", 1)
+    assert thought.model_prompt == model.prompts[0]
+    assert chain_of(model, storage, chain_id="r", validators=[Validator("v")], **options).run() == thought
+
+
 def wild_run(seed):
     """A run in which anything fails at times, processes die, and a user applies actions."""
     dice = random.Random(seed)

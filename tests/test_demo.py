@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 import doubles
-from doubles import Asking, Model, Validator, chain_of, died, log, priced
+from doubles import Asking, Critic, Model, Validator, chain_of, died, log, priced
 from sifaka.cli import main
 from sifaka.cli.demo.command import Account, last_page
 from sifaka.cli.demo.follow import follower
@@ -522,6 +522,31 @@ def test_the_reaper_does_not_strike_where_there_is_nothing_to_show(timeline, cal
     reaper = Reaper(Lot(0, 0.0))
     assert not reaper.is_time(timeline, calls_made, now=1e9)
     assert reaper.says == ""
+
+
+def test_a_watcher_reads_what_is_new_and_each_record_once(tmp_path):
+    site = Site(str(tmp_path))
+    assert not site.read(), "there is no run yet"
+    assert site.calls_made() == 0
+    seen = []
+    critic = Critic("critic", "more", None)
+    model = Model(lambda _: seen.append(site.read()) or "text", lambda _: seen.append(site.read()) or "text")
+    chain_of(model, site.store, critics=[critic], chain_id=CHAIN_ID).run()
+    assert seen == [True, True]
+    assert site.read()
+    assert not site.read()
+    assert site.story.timeline() == story_of(log(site.store, CHAIN_ID)).timeline()
+
+
+def test_a_watcher_misses_no_record_that_comes_alone(tmp_path):
+    site = Site(str(tmp_path))
+    journal = site.store.journal
+    lease = journal.claim(CHAIN_ID)
+    for number, record in enumerate(told_run()[:3], 1):
+        journal.append(lease, [record])
+        assert site.read()
+        assert site.story.state.next_seq == number
+    journal.release(lease)
 
 
 def test_the_documents_come_with_the_package():

@@ -63,6 +63,14 @@ def test_a_chain_id_names_the_run_and_a_done_one_is_returned_without_a_call(stor
     assert model.calls == 0
 
 
+def test_another_prompt_is_another_run_also_where_a_done_one_was_returned(storage):
+    chain_of(Model(), storage, chain_id="mine").run()
+    chain = chain_of(Model("other"), storage, chain_id="mine")
+    chain.run()
+    thought = chain.with_prompt("Write more.").run()
+    assert (thought.text, thought.chain_id != "mine") == ("other", True)
+
+
 def test_nothing_is_written_to_a_run_that_is_done(storage):
     chain = chain_of(Model(), storage, chain_id="mine")
     chain.run()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -214,6 +215,13 @@ def test_a_lease_is_renewed_while_a_call_is_in_flight(timed_storage):
     seen = []
     assert chain_of(model, store, chain_id="r").run().text == "text"
     assert seen == [pytest.approx(LEASE_S * 0.1)]
+
+
+def test_a_thousand_small_runs_leave_no_threads_behind():
+    for _ in range(40):
+        chain_of(Model()).run()  # each with a memory of its own
+    keepers = [one for one in threading.enumerate() if one.name == "sifaka-leases"]
+    assert len(keepers) < 20
 
 
 @pytest.mark.parametrize("end", ["done", "fault", "interrupt", "stream left", "usage"])

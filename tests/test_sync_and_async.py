@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 
@@ -598,6 +600,59 @@ def test_whatever_a_part_raises_an_async_run_ends_with_it(storage, several):
     assert not storage.entry(chain.chain_id).owner
 
 
+ENDING = """
+import sys
+from sifaka.chain import Chain
+
+async def leaves(prompt):
+    sys.exit(3)
+
+async def works(prompt):
+    return "text"
+
+try:
+    Chain(leaves, "Write.").run()
+except SystemExit:
+    print(Chain(works, "Write.").run().text, flush=True)
+"""
+
+
+def test_an_async_part_that_ends_its_process_does_not_hang_a_sync_run():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ENDING],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+    assert done.stdout == "text\n"
+
+
+def test_ctrl_c_ends_the_async_part_of_a_sync_run(monkeypatch):
+    """The interrupt comes while the caller's thread waits for the part."""
+    from concurrent.futures import Future
+
+    started, cancelled = threading.Event(), threading.Event()
+
+    async def slow(prompt):
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    def interrupted(self, timeout=None):
+        assert started.wait(LONG_S)
+        raise KeyboardInterrupt
+
+    chain = chain_of(slow)
+    monkeypatch.setattr(Future, "result", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        chain.run()
+    monkeypatch.undo()
+    assert cancelled.wait(1.0)
+
+
 def test_streams_yield_the_records_as_they_become_durable(storage):
     chain = chain_of(Model(), storage, chain_id="r", critics=[wanting(1)])
     stream, seen = chain.stream(), []
@@ -631,6 +686,31 @@ def test_an_async_stream_that_is_left_gives_the_lease_back(storage):
     run_async(look(chain_of(Model(), storage, chain_id="r")))
     assert not storage.entry("r").owner
     assert chain_of(Model(), storage, chain_id="r").run().text == "text 0"
+
+
+@pytest.mark.parametrize("when", ["at once", "in a call", "in a cheap part"])
+def test_an_async_stream_may_be_left_at_any_time_and_what_was_paid_is_kept(storage, when):
+    class Hanging(Validator):
+        async def validate(self, thought):
+            reached.set()
+            await asyncio.Event().wait()
+
+    class Cheap(Hanging):
+        pure = True
+
+    async def leave():
+        part = Cheap("v") if when == "in a cheap part" else Hanging("v")
+        stream = chain_of(AsyncModel("paid"), storage, chain_id="r", validators=[part]).astream()
+        await anext(stream)
+        if when != "at once":
+            await reached.wait()
+        await asyncio.wait_for(stream.aclose(), 2.0)
+
+    reached = asyncio.Event()
+    run_async(leave())
+    assert not storage.entry("r").owner
+    if when != "at once":
+        assert [one.text for one in of(Result, log(storage, "r"))] == ["paid"]
 
 
 def test_a_stream_can_recover():

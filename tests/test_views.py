@@ -577,3 +577,46 @@ def test_a_retriever_that_finds_nothing_is_told():
     store = InMemoryStorage()
     chain_of(Model(), store, retrievers=[Retriever("shelf", [])], chain_id="r").run()
     assert "shelf found nothing" in [one.says for one in story_of(log(store, "r")).moments]
+
+
+def fault_at(at, kind, part="model"):
+    return Faulted(at, -1, "generation", 0, part, classify(kind))
+
+
+def action_at(at, strategy):
+    return Recovery(at, "generation", 0, "model", strategy, "why", Position("generation", 0), {})
+
+
+def test_an_action_answers_what_failed_since_the_one_before_and_nothing_else():
+    records = [
+        told_run()[0],
+        fault_at(1.0, TimeoutError()),
+        action_at(1.0, "retry_current_step"),
+        fault_at(2.0, TimeoutError()),
+        Outcome(2.0, 2, success=False),
+        action_at(2.0, "full_restart"),
+        Outcome(3.0, 5, success=True),
+    ]
+    faults = story_of(records).summary().faults
+    assert [(one.strategy, one.success) for one in faults] == [
+        ("retry_current_step", False),
+        ("full_restart", True),
+    ]
+
+
+def test_a_fault_that_is_past_is_not_answered_later():
+    records = [
+        told_run()[0],
+        fault_at(1.0, TimeoutError()),
+        Reached(2.0, "generation", 0, Position("validation", 0)),
+        fault_at(3.0, MemoryError()),
+        action_at(3.0, "retry_current_step"),
+    ]
+    assert [one.action for one in story_of(records).summary().faults] == ["", "asked again"]
+
+
+def test_the_most_frequent_cause_comes_first():
+    errors = [MemoryError(), TimeoutError(), TimeoutError()]
+    records = [told_run()[0], *[fault_at(float(n), error) for n, error in enumerate(errors)]]
+    causes = story_of(records).summary().causes
+    assert [(one.kind, one.times) for one in causes] == [("timeout", 2), ("out_of_memory", 1)]

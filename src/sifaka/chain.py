@@ -221,7 +221,9 @@ class Chain:
         lease = journal.claim(self._chain_id, wait_s=wait)
         try:
             engine = self._engine(self._state(lease), lease, recover=recover)
-            return cast("Thought", (yield from drive(engine.run(action), journal, lease, self._clock)))
+            thought = yield from drive(engine.run(action), journal, lease, self._clock)
+            self._began = True
+            return cast("Thought", thought)
         finally:
             self._began |= lease.next_seq > lease.first_seq
             journal.release(lease)
@@ -253,12 +255,17 @@ class Chain:
 
         # One batch at a time: a reader that is slow holds the run back, it does not fill the memory.
         batches: asyncio.Queue[list[Record] | None] = asyncio.Queue(1)
+        reading = True
+
+        async def put(records: list[Record] | None) -> None:
+            if reading:
+                await batches.put(records)
 
         async def run() -> None:
             try:
-                await self._arun(recover=recover, wait=wait, seen=batches.put)
+                await self._arun(recover=recover, wait=wait, seen=put)
             finally:
-                await batches.put(None)
+                await put(None)
 
         task = asyncio.create_task(run())
         try:
@@ -267,9 +274,8 @@ class Chain:
                     yield record
             await task
         finally:
+            reading = False  # what the run still saves as it ends has no reader to wait for
             task.cancel()
-            while not task.done() and not batches.empty():
-                batches.get_nowait()
             await asyncio.gather(task, return_exceptions=True)
 
     async def _arun(
@@ -286,7 +292,9 @@ class Chain:
             state = await journal.off_loop(self._state, lease)
             engine = self._engine(state, lease, recover=recover, asynchronous=True)
             run = engine.run(action)
-            return cast("Thought", await adrive(run, journal, lease, self._clock, seen))
+            thought = await adrive(run, journal, lease, self._clock, seen)
+            self._began = True
+            return cast("Thought", thought)
         finally:
             self._began |= lease.next_seq > lease.first_seq
             await journal.off_loop(journal.release, lease)

@@ -31,10 +31,7 @@ __all__ = ["CHAIN_ID", "MODEL", "PROMPT", "Said", "build", "documents", "main"]
 
 MODEL = "local:smollm2"
 CHAIN_ID = "ai-ethics"
-PROMPT = (
-    "Write one paragraph of 40 to 90 words about AI ethics: what people need from a machine that "
-    "decides about them."
-)
+PROMPT = "Write 40 to 90 words about AI ethics: what people need from machines that decide about them."
 SYSTEM_PROMPT = (
     "You write short, clear texts in plain English. You answer with one paragraph and nothing else."
 )
