@@ -394,6 +394,19 @@ def test_a_failed_write_stores_nothing_and_a_lost_acknowledgement_is_found_out(t
     assert [one.at for one in read(storage, "a")] == [1.0, 3.0, 4.0]
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_text_that_the_store_can_take_no_more_is_not_lost(*, asynchronous: bool) -> None:
+    def full(number: int, _when: str) -> None:
+        if number > 1:
+            raise StorageError("the disk is full")
+
+    chain = Chain(lambda _: "paid", "p", checkpoint_storage=FaultyStorage(InMemoryStorage(), full))
+    with pytest.raises(StorageError, match="the disk is full") as caught:
+        asyncio.run(chain.arun()) if asynchronous else chain.run()
+    assert caught.value.thought is not None
+    assert caught.value.thought.text == "paid"
+
+
 # SQLite alone -------------------------------------------------------------------------------
 
 

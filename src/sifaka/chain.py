@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from copy import copy
 from typing import Any, Literal, Self, TypeVar, cast
 
@@ -12,7 +13,7 @@ from sifaka.engine.life import Intention
 from sifaka.engine.options import DEFAULTS, check_action, check_option, one_of
 from sifaka.engine.plan import BoundModel, BoundPart, Plan, bind_part, new_chain_id, resolve_model
 from sifaka.engine.run import Engine
-from sifaka.errors import ChainError, PartError, UnknownChainError, UsageError
+from sifaka.errors import ChainError, PartError, StorageError, UnknownChainError, UsageError
 from sifaka.log.checkpoint import ChainCheckpoint
 from sifaka.log.fork import fork_point, forked
 from sifaka.log.records import Opened, Record
@@ -221,7 +222,8 @@ class Chain:
         lease = journal.claim(self._chain_id, wait_s=wait)
         try:
             engine = self._engine(self._state(lease), lease, recover=recover)
-            thought = yield from drive(engine.run(action), journal, lease, self._clock)
+            with _saving_draft(engine):
+                thought = yield from drive(engine.run(action), journal, lease, self._clock)
             self._began = True
             return cast("Thought", thought)
         finally:
@@ -292,7 +294,8 @@ class Chain:
             state = await journal.off_loop(self._state, lease)
             engine = self._engine(state, lease, recover=recover, asynchronous=True)
             run = engine.run(action)
-            thought = await adrive(run, journal, lease, self._clock, seen)
+            with _saving_draft(engine):
+                thought = await adrive(run, journal, lease, self._clock, seen)
             self._began = True
             return cast("Thought", thought)
         finally:
@@ -433,6 +436,16 @@ class Chain:
         if self._storage.storage.entry(self._chain_id) is None:
             return []
         return bottlenecks(self._storage.records(self._chain_id))
+
+
+@contextmanager
+def _saving_draft(engine: Engine) -> Generator[None]:
+    """Let the store's errors carry the draft that the store could not take any more."""
+    try:
+        yield
+    except StorageError as error:
+        error.thought = engine.state.best_draft()
+        raise
 
 
 def _result(run: Generator[Any, None, _T]) -> _T:

@@ -153,7 +153,13 @@ class ModelError(SifakaError):
 
 
 class StorageError(SifakaError):
-    """The store failed; what had been acknowledged before is still there."""
+    """The store failed; what had been acknowledged before is still there.
+
+    Where it ended a run, ``thought`` is the run's best draft, also what could not be recorded any more:
+    it may have been paid, and is nowhere else.
+    """
+
+    thought: Thought | None = None
 
 
 class StoreUnreachableError(StorageError):

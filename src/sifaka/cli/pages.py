@@ -8,6 +8,7 @@ from itertools import groupby
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.rule import Rule
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -20,7 +21,7 @@ __all__ = ["Cut", "Moments", "facts", "heading", "moment_line", "run_page", "sum
 Fact = tuple[str, Sequence[RenderableType]]
 """A label, and the lines beside it."""
 
-_FIXED_COLUMNS = 5
+_FIXED_COLUMNS = 4
 """Columns of the timeline before those of numbers."""
 TEXT_LINES = 4
 """How much of a run's text a page shows."""
@@ -54,6 +55,21 @@ class Cut:
             yield line
 
 
+class Barred:
+    """A page with a bar at its left edge, as long as it is."""
+
+    def __init__(self, page: RenderableType, style: str) -> None:
+        self._page = page
+        self._bar = Text("┃ ", style, end="")
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The page's lines, each behind its piece of the bar."""
+        for line in console.render_lines(self._page, options.update(width=options.max_width - 2)):
+            yield self._bar
+            yield from line
+            yield Segment.line()
+
+
 # The timeline ------------------------------------------------------------------------------
 
 
@@ -85,11 +101,10 @@ class Moments:
                 told = life
             for moment in group:
                 self._row(table, moment)
-            yield table
+            yield Barred(table, _life_style(life))
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 1, 0, 0), expand=True)
-        table.add_column(width=1)
         table.add_column(width=6, justify="right")
         table.add_column(width=1)
         table.add_column(width=10)
@@ -105,13 +120,12 @@ class Moments:
         at = time.strftime("%H:%M:%S", time.localtime(moment.at))
         heads = ["seconds", "tokens", "price"] if moment.life == 1 else []
         units = [Text(one, "dim") for one in heads[: len(table.columns) - _FIXED_COLUMNS]]
-        table.add_row("", Text(f"life {moment.life}", f"bold {style}"), "", Text(at, "dim"), "", *units)
+        table.add_row(Text(f"life {moment.life}", f"bold {style}"), "", Text(at, "dim"), "", *units)
 
     def _row(self, table: Table, moment: Moment) -> None:
         glyph = _KIND_GLYPHS.get(moment.kind, _GLYPHS[moment.status])
         says = shown(moment.says)
         cells: list[RenderableType] = [
-            Text("┃", _life_style(moment.life)),
             Text(f"{moment.at - self._began_at:.1f}", "dim"),
             Text(glyph, _STYLES[moment.status]),
             Text(_LABELS.get(moment.kind, moment.kind), _label_style(moment)),

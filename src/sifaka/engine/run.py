@@ -104,7 +104,7 @@ class Engine(Life):
         if not self._can_apply(action):
             return False
         parts = self._unfinished()
-        yield from self._begin(decided=True)
+        yield from self._begin(decided=True, only_record=True)
         self._recover_with(action, parts, "user", None)
         self.change = Change("interrupted", self.clock.time(), release=True)
         yield from self.flush(force=True)
@@ -128,8 +128,11 @@ class Engine(Life):
 
     # Beginning -----------------------------------------------------------------------------
 
-    def _begin(self, *, decided: bool = False) -> Generator[Effect, Any, None]:
-        """Open this life. ``decided``: the caller has chosen an action, so doubts and deaths stop nobody."""
+    def _begin(self, *, decided: bool, only_record: bool = False) -> Generator[Effect, Any, None]:
+        """Open this life. ``decided``: the caller has chosen an action, so doubts do not stop it.
+
+        ``only_record``: nothing will be called, so nothing has to stop it, and it need not be durable yet.
+        """
         state, want, now = self.state, self.want, self.clock.time()
         for part in self.plan.all_parts():
             self.model_for(part.model)  # one that cannot be opened is said before anything is stored
@@ -157,10 +160,11 @@ class Engine(Life):
         deaths = state.deaths
         self.emit(opened)
         self.change = Change("running", now)
-        if decided:
+        if only_record:
             return
-        if want.on_doubt == "stop" and doubts:
-            yield from self._end(f"{len(doubts)} calls are in doubt, and on_doubt is 'stop'")
+        if want.on_doubt == "stop" and doubts and not decided:
+            calls = "1 call is" if len(doubts) == 1 else f"{len(doubts)} calls are"
+            yield from self._end(f"{calls} in doubt, and on_doubt is 'stop'")
         if opened.cause == "death" and deaths + 1 >= self.limits.deaths:
             yield from self._end(
                 f"its process died {deaths + 1} times at {state.position.operation} of iteration "

@@ -48,7 +48,7 @@ def after_validation(state: State, *, critics: bool) -> Position:
     """
     options, at = state.options, state.position
     may_improve = at.iteration < options["max_improvement_iterations"]
-    passed = state.passed
+    passed = state.accepted
     wanted = options["always_apply_critics"] or not passed
     if critics and wanted and (may_improve or options["critique_final"]):
         return Position("critic_retrieval", at.iteration)
@@ -58,7 +58,7 @@ def after_validation(state: State, *, critics: bool) -> Position:
 def after_criticism(state: State) -> Position:
     """Improve where a verdict failed or a critic asks for more, or end."""
     asked = any(one.needs_improvement for one in state.feedback.values())
-    return _improve_or_end(state, improve=asked or not state.passed)
+    return _improve_or_end(state, improve=asked or not state.accepted)
 
 
 def _improve_or_end(state: State, *, improve: bool) -> Position:

@@ -189,15 +189,19 @@ class State:
 
     @property
     def passed(self) -> bool:
-        """True when there is a text, every validator has spoken, and enough of them passed.
+        """True when there is a text, and every validator has passed it."""
+        return self._share_passed(1.0)
 
-        Enough is all of them, or the share that the parameter ``validation_strictness`` names.
-        """
+    @property
+    def accepted(self) -> bool:
+        """As :attr:`passed`, by the share of validators that ``validation_strictness`` asks for."""
+        return self._share_passed(self.options.get("validation_strictness", 1.0))
+
+    def _share_passed(self, share: float) -> bool:
         planned, verdicts = self.planned_validators, self.verdicts
         if self.text is None or len(verdicts) < planned:
             return False
-        passed = [verdict.passed for verdict in verdicts.values()].count(True)
-        return bool(passed >= planned * self.options.get("validation_strictness", 1.0))
+        return [verdict.passed for verdict in verdicts.values()].count(True) >= planned * share
 
     def active_s(self, now: float) -> float:
         """Seconds the run has been alive, over all its lives."""
@@ -250,17 +254,20 @@ class State:
 
     # Thoughts ------------------------------------------------------------------------------
 
-    def thought(self) -> Thought:
-        """The state as a thought."""
-        prompt = self.model_prompt
-        if prompt is None and self.text is not None:
-            prompt = self.model_prompt = generation_prompt(
+    def _fix_prompt(self) -> str | None:
+        """The prompt that the text was written from, put together while its parts are what they were."""
+        if self.model_prompt is None and self.text is not None:
+            self.model_prompt = generation_prompt(
                 self.prompt, self.all_documents, self.draft, self.text_options
             )
+        return self.model_prompt
+
+    def thought(self) -> Thought:
+        """The state as a thought."""
         return Thought(
             prompt=self.prompt,
             system_prompt=self.system_prompt,
-            model_prompt=prompt,
+            model_prompt=self._fix_prompt(),
             text=self.text or "",
             pre_generation_context=self.all_documents,
             post_generation_context=self._documents(self.critic_documents),
@@ -307,7 +314,9 @@ class State:
         """All documents, in the order of their retrievers."""
         if len(by_part) == 1:
             return next(iter(by_part.values()))
-        return tuple([one for some in self._in_order(by_part) for one in some])
+        planned = [part.name for part in self.parts if part.name in by_part]
+        gone = [name for name in by_part if name not in planned]  # their part is, what it found is not
+        return tuple([one for name in planned + gone for one in by_part[name]])
 
     @property
     def history(self) -> Sequence[Thought]:
@@ -356,14 +365,27 @@ class State:
 
     def _plan(self, record: Opened) -> None:
         if record.cause != "new":
-            self.changed |= record.parts is not None or record.settings is not None
+            said = (record.prompt, record.parts, record.settings)
+            self.changed |= any(one is not None for one in said)
+            self._fix_prompt()
         if record.prompt is not None:
             self.prompt = record.prompt
             self.system_prompt = record.system_prompt
         if record.parts is not None:
             self._set_parts(record.parts)
         if record.settings is not None:
-            self.settings = record.settings
+            self._set_settings(record.settings)
+
+    def _set_settings(self, settings: dict[str, Any]) -> None:
+        """Newer settings come before what recovery actions have set for the same options."""
+        if self.parameters:
+            old = self.settings
+            self.parameters = {
+                name: value
+                for name, value in self.parameters.items()
+                if name not in settings or settings[name] == old.get(name)
+            }
+        self.settings = settings
 
     def _set_parts(self, parts: tuple[PlannedPart, ...]) -> None:
         self.parts = parts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 from sifaka.errors import StorageError
 from sifaka.log.codec import checksum_of
@@ -65,51 +66,41 @@ class Lease:
 
 
 class Keeper:
-    """Renews the leases held, from one thread that lives only while there are any."""
+    """Renews the leases that are held on one store, each at a third of its length."""
 
     def __init__(self, storage: Storage, lease_s: float) -> None:
-        self._storage = storage
-        self._lease_s = lease_s
+        self.storage = storage
+        self.lease_s = lease_s
         self._held: dict[Lease, None] = {}
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._wake = threading.Event()
-        self._pid = 0
 
     def hold(self, lease: Lease) -> None:
         """Renew this lease from now on."""
-        if self._pid != os.getpid():  # a fork keeps neither the thread nor the leases, but a lock as it was
-            self._held, self._thread, self._pid = {}, None, os.getpid()
-            self._lock, self._wake = threading.Lock(), threading.Event()
-        with self._lock:
-            self._held[lease] = None
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="sifaka-leases", daemon=True)
-                self._thread.start()
+        rounds = _rounds()
+        self._held[lease] = None
+        rounds.join(self)
 
     def drop(self, lease: Lease) -> bool:
         """Renew it no more; False where it was not held."""
-        with self._lock:
-            return self._held.pop(lease, False) is None
+        return self._held.pop(lease, False) is None
 
-    def _run(self) -> None:
-        while True:
-            self._wake.wait(self._lease_s / 3)
-            with self._lock:
-                if not self._held:
-                    self._thread = None
-                    return
-            self.renew()
+    def forget(self) -> None:
+        """Hold nothing: this process is a fork, the leases are its parent's."""
+        self._held = {}
+
+    @property
+    def is_idle(self) -> bool:
+        """True while nothing is held."""
+        return not self._held
 
     def renew(self) -> None:
         """Renew what is held; a lease that somebody took over is marked lost and let go."""
-        storage, lease_s = self._storage, self._lease_s
         for lease in list(self._held):
             if not lease.next_seq:
                 continue  # its first append, under way, opens the run with a lease
-            now = storage.now()
+            now = self.storage.now()
+            until = now + self.lease_s
             try:
-                kept = storage.lease(lease.chain_id, lease.token, lease.owner, now + lease_s)
+                kept = self.storage.lease(lease.chain_id, lease.token, lease.owner, until)
             except StorageError:
                 continue  # the store is away: tried again at the next turn, appends will tell
             if kept:
@@ -117,3 +108,55 @@ class Keeper:
             else:
                 lease.lost = True
                 self.drop(lease)
+
+
+class _Rounds:
+    """The one thread of this process that goes round its keepers, while any of them holds a lease."""
+
+    def __init__(self) -> None:
+        self.keepers: dict[Keeper, float] = {}
+        self._lock = threading.Lock()
+        self._more = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def join(self, keeper: Keeper) -> None:
+        """Visit this keeper from now on, until it holds nothing."""
+        with self._lock:
+            if keeper in self.keepers:
+                return
+            self.keepers[keeper] = time.monotonic() + keeper.lease_s / 3
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="sifaka-leases", daemon=True)
+                self._thread.start()
+        self._more.set()  # it may have to be visited before the one that is waited for
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                self.keepers = {one: due for one, due in self.keepers.items() if not one.is_idle}
+                if not self.keepers:
+                    self._thread = None
+                    return
+                keeper, due = min(self.keepers.items(), key=lambda one: one[1])
+            self._more.wait(max(0.0, due - time.monotonic()))
+            self._more.clear()
+            if time.monotonic() >= due:
+                keeper.renew()
+                with self._lock:
+                    self.keepers[keeper] = time.monotonic() + keeper.lease_s / 3
+
+
+_of_process: dict[int, _Rounds] = {}
+
+
+def _rounds() -> _Rounds:
+    """This process's own: a fork keeps neither the thread nor the leases of its parent."""
+    pid = os.getpid()
+    rounds = _of_process.get(pid)
+    if rounds is None:
+        for parents in _of_process.values():
+            for keeper in parents.keepers:
+                keeper.forget()
+        _of_process.clear()
+        rounds = _of_process[pid] = _Rounds()
+    return rounds

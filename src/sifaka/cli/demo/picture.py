@@ -45,6 +45,7 @@ def draw(page: RenderableType, path: str, title: str = "sifaka demo") -> None:
     """Write ``page`` to the file ``path``."""
     sheet = paper()
     sheet.print(page)
+    sheet.print()  # the frame cuts what hangs below the last line
     picture = sheet.export_svg(title=title, code_format=_SVG, unique_id="sifaka")
     with open(path, "w", encoding="utf-8") as file:
         file.write(picture)
