@@ -310,6 +310,27 @@ def test_runs_are_listed_newest_first_page_by_page(make: Make) -> None:
     assert (last.reason, last.status, last.last, last.owner) == ("a reason", "failed", 1, b"")
 
 
+def test_a_run_is_interrupted_when_its_owner_is_gone(make: Make) -> None:
+    store = CachedCheckpointStorage(make())
+    lease = started(store.journal)
+
+    def status() -> str:
+        entry = store.get_chain("a")
+        assert entry is not None
+        return entry.status
+
+    assert status() == "running"
+    store.storage.clock.sleep(61)
+    assert status() == "interrupted"
+    store.journal.renew_leases()
+    assert status() == "running"
+    store.journal.release(lease)
+    assert status() == "interrupted"
+    assert [entry.status for entry in store.get_chains()] == ["interrupted"]
+    assert store.get_storage_stats()["chains"] == {"interrupted": 1}
+    assert store.get_chain("b") is None
+
+
 def test_deleting_a_run_leaves_the_others(make: Make) -> None:
     storage = CachedCheckpointStorage(make())
     chains = [Chain(lambda _: "a text", "p", checkpoint_storage=storage, chain_id=name) for name in "ab"]
@@ -448,6 +469,10 @@ def test_a_store_that_is_none_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(StoreUnreachableError):
         SQLiteStorage(tmp_path / "new.db", create=False).entry("a")
     assert not (tmp_path / "new.db").exists()
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(StoreUnreachableError, match="no sifaka store"):
+        SQLiteStorage(tmp_path / "empty.db", create=False).entry("a")
+    assert (tmp_path / "empty.db").stat().st_size == 0
     (tmp_path / "text.db").write_text("this is no database, but a text that is long enough to be one\n" * 9)
     with pytest.raises(StoreUnreachableError, match="no sifaka store"):
         SQLiteStorage(tmp_path / "text.db").entry("a")

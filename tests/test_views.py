@@ -41,12 +41,10 @@ from sifaka.log.records import (
 from sifaka.log.state import fold
 from sifaka.parts import Reply, Usage
 from sifaka.recovery import RecoveryAction, RecoveryStrategy
-from sifaka.storage.base import Entry
-from sifaka.storage.leases import myself
 from sifaka.storage.memory import InMemoryStorage
 from sifaka.testing.clock import FakeClock
 from sifaka.thought import CriticFeedback, Document, ValidationResult
-from sifaka.views import Paid, RunSummary, Timeline, brief, status_now, story_of
+from sifaka.views import Paid, RunSummary, Timeline, brief, story_of
 from sifaka.views.words import count, deed_says, paid_says, seconds_says, usd
 
 PARTS = (
@@ -561,16 +559,6 @@ def test_numbers_are_said_with_their_units():
     assert (usd(0), usd(0.00123), usd(12)) == ("$0", "$0.0012", "$12.0000")
     assert [seconds_says(one) for one in (0.04, 9.94, 61, 600)] == ["0.0 s", "9.9 s", "61 s", "10 min"]
     assert paid_says(Paid(3, 0, 0, 0, 1.0)) == "3 calls, 0 tokens, 1.0 s, $0"
-
-
-def test_the_status_of_a_run_is_interrupted_when_its_owner_is_gone():
-    mine = Entry("r", owner=myself(), lease_until=10.0, status="running")
-    replace = msgspec.structs.replace
-    assert status_now(mine, 5.0) == "running"
-    assert status_now(mine, 11.0) == "interrupted"
-    assert status_now(replace(mine, owner=b""), 5.0) == "interrupted"
-    assert status_now(replace(mine, owner=doubles.dead_owner(), status="waiting"), 5.0) == "interrupted"
-    assert status_now(replace(mine, owner=b"", status="failed"), 5.0) == "failed"
 
 
 def test_a_retriever_that_finds_nothing_is_told():

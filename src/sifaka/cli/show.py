@@ -11,7 +11,7 @@ from sifaka.cli.pages import run_page
 from sifaka.cli.screen import console_for, put
 from sifaka.errors import UnknownChainError
 from sifaka.storage.urls import open_storage
-from sifaka.views import RunSummary, Timeline, status_now, story_of
+from sifaka.views import RunSummary, Timeline, story_of
 
 __all__ = ["look", "show", "verb"]
 
@@ -46,8 +46,8 @@ def show(chain_id: str, /, *, store: Store, full: Flag = False) -> int:
 def look(url: str, chain_id: str) -> tuple[Timeline, RunSummary]:
     """A run's views; nothing is created. Raises StoreUnreachableError, UnknownChainError, DataError."""
     store = open_storage(url, create=False)
-    entry = store.storage.entry(chain_id)
+    entry = store.get_chain(chain_id)
     if entry is None:
         raise UnknownChainError(chain_id)
     story = story_of(store.records(chain_id))
-    return story.timeline(), story.summary(status_now(entry, store.storage.now()))
+    return story.timeline(), story.summary(entry.status)

@@ -56,6 +56,11 @@ class CachedCheckpointStorage:
         found = self.storage.entries(query or Query())
         return [self._as_of_now(entry) for entry in found]
 
+    def get_chain(self, chain_id: str) -> Entry | None:
+        """One run, with the status it has now; None where the store has no such run."""
+        entry = self.storage.entry(chain_id)
+        return None if entry is None else self._as_of_now(entry)
+
     def _as_of_now(self, entry: Entry) -> Entry:
         """A run whose owner is gone is *interrupted*, whatever its last record says."""
         if entry.status not in ("running", "waiting"):

@@ -135,7 +135,7 @@ class SQLiteStorage(Storage):
         except sqlite3.Error as error:
             connection.close()
             raise StoreUnreachableError(self.url, self._explain(error)) from error
-        except FormatError:
+        except (FormatError, StoreUnreachableError):
             connection.close()
             raise
         return connection
@@ -152,6 +152,8 @@ class SQLiteStorage(Storage):
         connection.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
         if version == SCHEMA_VERSION:
             return
+        if not self._create:
+            raise StoreUnreachableError(self.url, "the file holds no sifaka store")
         connection.execute("PRAGMA journal_mode=WAL").fetchone()
         connection.execute("BEGIN IMMEDIATE")
         try:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         RunSummary,
         Timeline,
     )
-    from sifaka.views.story import Story, status_now, story_of
+    from sifaka.views.story import Story, story_of
 
 __all__ = [
     "Cause",
@@ -44,13 +44,12 @@ __all__ = [
     "Timeline",
     "bottlenecks",
     "brief",
-    "status_now",
     "story_of",
 ]
 
 _HOMES = {
     "brief": "sifaka.views.condense",
-    **dict.fromkeys(("Story", "status_now", "story_of"), "sifaka.views.story"),
+    **dict.fromkeys(("Story", "story_of"), "sifaka.views.story"),
     **dict.fromkeys(
         ("Cause", "Check", "Doubt", "FaultStory", "Life", "Moment", "Paid", "RunSummary", "Timeline"),
         "sifaka.views.models",

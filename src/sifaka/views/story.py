@@ -28,8 +28,6 @@ from sifaka.log.records import (
     Status,
 )
 from sifaka.log.state import State
-from sifaka.storage.base import Entry
-from sifaka.storage.leases import is_dead
 from sifaka.thought import DoubtfulCall
 from sifaka.views import moments as told
 from sifaka.views.accounts import DoubtAccount, FaultAccount, LifeAccount
@@ -37,7 +35,7 @@ from sifaka.views.models import Moment, Paid, RunSummary, Timeline
 from sifaka.views.moments import Place
 from sifaka.views.summary import summary_of
 
-__all__ = ["Story", "status_now", "story_of"]
+__all__ = ["Story", "story_of"]
 
 _PER_ITERATION = OPERATIONS[1:-1]
 """The operations that each iteration repeats."""
@@ -79,7 +77,7 @@ class Story:
         )
 
     def summary(self, status: Status | None = None) -> RunSummary:
-        """How the run stands; ``status`` is what its store says of it now (see :func:`status_now`).
+        """How the run stands; ``status`` is what its store says of it now.
 
         Calls that were in flight when an interrupted run was last heard of are in doubt, too.
         """
@@ -242,15 +240,3 @@ def story_of(records: Iterable[Record]) -> Story:
     for record in records:
         story.apply(record)
     return story
-
-
-def status_now(entry: Entry, now: float) -> Status:
-    """The status of a run as its store lists it: *interrupted* where its owner is gone.
-
-    ``now`` is the time by the store's clock, in unix seconds.
-    """
-    if entry.status not in {"running", "waiting"}:
-        return entry.status
-    if entry.owner and entry.lease_until > now and not is_dead(entry.owner):
-        return entry.status
-    return "interrupted"
