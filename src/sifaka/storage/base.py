@@ -132,6 +132,10 @@ class Storage(ABC):
         Token and last record are compared inside the statement that writes.
         """
 
+    def try_write(self, writes: Sequence[Write]) -> list[bool] | None:
+        """As :meth:`write`, but None at once where that would wait for another process's commit."""
+        return self.write(writes)
+
     @abstractmethod
     def rows(
         self, chain_id: str, first: int = 0, last: int | None = None, *, newest_first: bool = False
@@ -152,7 +156,10 @@ class Storage(ABC):
 
     @abstractmethod
     def lease(self, chain_id: str, token: int, owner: bytes, until: float) -> bool:
-        """Renew the lease until ``until``, or give it back (``owner`` empty), if ``token`` holds."""
+        """Renew the lease of ``owner`` until ``until``, or give it back (``owner`` empty).
+
+        False where ``token`` is not the current one, or a lease to be renewed is no longer the owner's.
+        """
 
     @abstractmethod
     def delete(self, chain_ids: Sequence[str]) -> int:

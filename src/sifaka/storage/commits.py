@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import threading
+import os
 from collections import deque
 from collections.abc import Awaitable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, proxy
 
 from sifaka.errors import FencedError, StorageError
 from sifaka.storage.base import Storage, Write
 from sifaka.storage.held import Lease
+from sifaka.storage.locks import ProcessLock
 
 if TYPE_CHECKING:
     import asyncio
@@ -51,17 +53,18 @@ class Committer:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self._queue: deque[Pending] = deque()
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
+        self._pid = os.getpid()
         self._loops: WeakKeyDictionary[Any, _LoopTurns] = WeakKeyDictionary()
 
     def put(self, pending: Pending) -> None:
         """Commit an append at once, with what other threads have put meanwhile."""
+        if self._pid != os.getpid():  # what waited when this process was forked is its parent's
+            self._pid, self._queue = os.getpid(), deque()
         self._queue.append(pending)
         with self._lock:
             if not pending.done:
-                batch = list(self._queue)
-                self._queue.clear()
-                self.commit(batch)
+                self.commit([self._queue.popleft() for _ in range(len(self._queue))])
 
     async def aput(self, pending: Pending) -> None:
         """Commit an append with what this event loop's other runs append."""
@@ -82,18 +85,30 @@ class Committer:
             turns = self._loops[loop] = _LoopTurns(self, loop)
         return turns
 
-    def commit(self, batch: Sequence[Pending]) -> None:
-        """Write a batch; every pending append in it is settled, whatever happens."""
+    def commit(self, batch: Sequence[Pending], *, patient: bool = True) -> bool:
+        """Write a batch and settle all in it; False, and nothing done, where it would have to wait.
+
+        Not being ``patient`` is for event loops: another process may be writing to the store just now.
+        """
+        writes = [pending.write for pending in batch]
         try:
-            accepted = self.storage.write([pending.write for pending in batch])
+            accepted = self.storage.write(writes) if patient else self.storage.try_write(writes)
         except StorageError as error:
             self._settle_after_failure(batch, error)
-            return
+            return True
+        except Exception as error:  # noqa: BLE001 - a hook's mistake must not leave anybody waiting
+            failure = StorageError(f"the store failed: {error!r}")
+            failure.__cause__ = error
+            self._settle_after_failure(batch, failure)
+            return True
         except BaseException:  # Ctrl-C in mid-commit, for one
             self._settle_after_failure(batch, StorageError("the commit was interrupted"))
             raise
+        if accepted is None:
+            return False
         for pending, yes in zip(batch, accepted, strict=True):
             pending.settle(None if yes else self._refused(pending))
+        return True
 
     def _refused(self, pending: Pending) -> StorageError:
         row = pending.write.row
@@ -123,7 +138,8 @@ class _LoopTurns:
 
     def __init__(self, committer: Committer, loop: asyncio.AbstractEventLoop) -> None:
         self._committer = committer
-        self._loop = loop
+        # The map of loops is weak: what it holds must be, too.
+        self._loop: asyncio.AbstractEventLoop = proxy(loop)
         self._appends: deque[Pending] = deque()
         self._arrivals: deque[asyncio.Future[None]] = deque()
         self._admitted = 0
@@ -172,24 +188,29 @@ class _LoopTurns:
             return
         appends = self._appends
         batch = [appends.popleft() for _ in range(min(len(appends), ROWS_A_COMMIT))]
-        if self._committer.storage.local and self._mean_s < SLOW_COMMIT_S:
-            self._commit(batch)
+        inline = self._committer.storage.local and self._mean_s < SLOW_COMMIT_S
+        try:
+            done = inline and self._commit(batch, patient=False)
+        except BaseException:
+            self._arrive(batch)  # they are settled: nobody is left waiting
+            raise
+        if done:
             self._arrive(batch)
             return
         # In the thread nobody waits for the loop, so a slow disk delays appends and nothing else.
         self._committing = True
         work = self._loop.run_in_executor(None, self._commit, batch)
-        work.add_done_callback(lambda _: self._committed(batch))
+        work.add_done_callback(partial(self._committed, batch))
 
-    def _commit(self, batch: Sequence[Pending]) -> None:
+    def _commit(self, batch: Sequence[Pending], *, patient: bool = True) -> bool:
         clock = self._committer.storage.clock
         start = clock.monotonic()
         try:
-            self._committer.commit(batch)
+            return self._committer.commit(batch, patient=patient)
         finally:
             self._mean_s += (clock.monotonic() - start - self._mean_s) / 16
 
-    def _committed(self, batch: Sequence[Pending]) -> None:
+    def _committed(self, batch: Sequence[Pending], _work: asyncio.Future[bool]) -> None:
         self._committing = False
         self._arrive(batch)
         self._schedule()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
@@ -12,6 +11,7 @@ import msgspec
 
 from sifaka.clock import Clock, SystemClock
 from sifaka.storage.base import Entry, Query, Row, Storage, Write
+from sifaka.storage.locks import ProcessLock
 
 __all__ = ["InMemoryStorage"]
 
@@ -24,7 +24,7 @@ class InMemoryStorage(Storage):
 
     def __init__(self, *, clock: Clock | None = None) -> None:
         self.clock = clock or SystemClock()
-        self._lock = threading.RLock()
+        self._lock = ProcessLock()
         self._rows: dict[str, list[Row]] = {}
         self._entries: dict[str, Entry] = {}
 
@@ -87,8 +87,12 @@ class InMemoryStorage(Storage):
         return self._replace(chain_id, token, token=token + 1, owner=owner, lease_until=until)
 
     def lease(self, chain_id: str, token: int, owner: bytes, until: float) -> bool:
-        """Renew the lease, or give it back, if ``token`` holds."""
-        return self._replace(chain_id, token, owner=owner, lease_until=until)
+        """Renew the lease of ``owner``, or give it back (``owner`` empty)."""
+        with self._lock:
+            entry = self._entries.get(chain_id)
+            if entry is None or (owner and entry.owner != owner):
+                return False
+            return self._replace(chain_id, token, owner=owner, lease_until=until)
 
     def _replace(self, chain_id: str, expected: int, **changes: Any) -> bool:
         with self._lock:

@@ -12,16 +12,20 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
-from collections.abc import Generator, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from sifaka.clock import Clock, SystemClock
 from sifaka.errors import FormatError, StorageError, StoreUnreachableError
 from sifaka.storage.base import Entry, Query, Row, Storage, Write
+from sifaka.storage.locks import ProcessLock
 
 __all__ = ["SQLiteStorage"]
+
+_T = TypeVar("_T")
 
 SCHEMA_VERSION = 1
 BUSY_S = 20.0
@@ -68,8 +72,9 @@ _ROWS = """
 SELECT first, last, token, at, checkpoints, frame FROM log
 WHERE chain = (SELECT no FROM chains WHERE id = ?1) AND last >= ?2 AND last <= coalesce((
     SELECT min(last) FROM log WHERE chain = (SELECT no FROM chains WHERE id = ?1) AND last >= ?3
-), ?3) ORDER BY last
+), ?3) ORDER BY last LIMIT ?4
 """
+_ROWS_NEWEST_FIRST = _ROWS.replace("ORDER BY last", "ORDER BY last DESC")
 _TOP = 2**62
 WAL_PAGES = 256
 """The write-ahead log is checkpointed at this many pages, and then used again from its beginning."""
@@ -89,28 +94,30 @@ class SQLiteStorage(Storage):
     def __init__(
         self, path: str | os.PathLike[str], *, create: bool = True, clock: Clock | None = None
     ) -> None:
-        self.path = os.fspath(path)
+        self.path = os.path.abspath(path)  # a later chdir must not lead elsewhere
         self.url = f"sqlite:///{self.path}"
         self.clock = clock or SystemClock()
         self._create = create
-        self._lock = threading.RLock()
+        self._lock = ProcessLock()
         self._pid = 0
         self._connection: sqlite3.Connection | None = None
         self._inherited: list[sqlite3.Connection] = []
         self._commits = 0
+        self._file = (0, 0)
+        if os.path.basename(self.path) == ":memory:":
+            raise StoreUnreachableError("sqlite:///:memory:", "for a store in memory write memory://")
 
     # Connecting ----------------------------------------------------------------------------
 
     @contextmanager
     def _use(self) -> Generator[sqlite3.Connection]:
         """The connection, for one thread at a time; SQLite's errors become ours."""
-        if self._pid != os.getpid():
-            self._lock = threading.RLock()  # a fork copies the lock as it was, perhaps in another's hand
         with self._lock:
             try:
                 yield self._connected()
             except sqlite3.Error as error:
-                raise StorageError(self._explain(error)) from error
+                kind = _BusyError if _is_busy(error) else StorageError
+                raise kind(self._explain(error)) from error
 
     def _connected(self) -> sqlite3.Connection:
         connection = self._connection
@@ -118,16 +125,28 @@ class SQLiteStorage(Storage):
             if connection is not None:
                 # Opened before a fork: using or closing it here could harm the parent's locks.
                 self._inherited.append(connection)
-            self._connection = connection = self._open()
+            self._connection = connection = self._patiently_open()
             self._pid, self._commits = os.getpid(), 0
+            self._file = _identity(self.path)
         return connection
+
+    def _patiently_open(self) -> sqlite3.Connection:
+        """Open the file; many processes may be making the store at this moment."""
+        give_up_at = time.monotonic() + BUSY_S
+        while True:
+            try:
+                return self._open()
+            except StoreUnreachableError as error:
+                cause = error.__cause__
+                busy = isinstance(cause, sqlite3.Error) and _is_busy(cause)
+                if not busy or time.monotonic() > give_up_at:
+                    raise
+            time.sleep(0.01)
 
     def _open(self) -> sqlite3.Connection:
         try:
             self._make_private()
-            connection = sqlite3.connect(
-                self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
-            )
+            connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
             raise StoreUnreachableError(self.url, f"{error}. {self._hint()}") from error
         try:
@@ -139,6 +158,15 @@ class SQLiteStorage(Storage):
             connection.close()
             raise
         return connection
+
+    def _check_file(self) -> None:
+        """A file that was deleted or moved is noticed before a run is begun in what nobody can open."""
+        with self._lock:
+            if self._connection is not None and self._pid == os.getpid():
+                if self._file == _identity(self.path):
+                    return
+                self.reset()
+                raise StoreUnreachableError(self.url, "the file was moved or deleted while it was open")
 
     def _make_private(self) -> None:
         flags = os.O_RDWR | (os.O_CREAT if self._create else 0)
@@ -199,21 +227,36 @@ class SQLiteStorage(Storage):
 
     def write(self, writes: Sequence[Write]) -> list[bool]:
         """Append all in one commit; False where one was refused."""
+        return self._patiently(lambda: self._write(writes))
+
+    def try_write(self, writes: Sequence[Write]) -> list[bool] | None:
+        """As :meth:`write`, but None at once where another process is committing."""
+        try:
+            return self._write(writes)
+        except _BusyError:
+            return None
+
+    def _write(self, writes: Sequence[Write]) -> list[bool]:
         with self._use() as connection:
             self._commits += 1
             if self._commits % ROOM_LOOK_COMMITS == 4:
                 self._make_room(connection)
             if len(writes) == 1 and writes[0].change is None and writes[0].opens is None:
                 return [_append(connection, writes[0].row)]
-            connection.execute("BEGIN IMMEDIATE")
+            with _transaction(connection):
+                return _write_all(connection, writes)
+
+    def _patiently(self, work: Callable[[], _T]) -> _T:
+        """``work``, tried again while another process's commit is in the way; others go on meanwhile."""
+        give_up_at, pause_s = time.monotonic() + BUSY_S, 0.001
+        while True:
             try:
-                done = _write_all(connection, writes)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            return done
+                return work()
+            except _BusyError:
+                if time.monotonic() > give_up_at:
+                    raise
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 0.05)
 
     def _make_room(self, connection: sqlite3.Connection) -> None:
         """Give the write-ahead log its full size at once, so that no commit has to sync its growth.
@@ -227,32 +270,44 @@ class SQLiteStorage(Storage):
             return
         (cache,) = connection.execute("PRAGMA cache_size").fetchone()
         connection.execute("PRAGMA cache_size=10")
-        connection.execute("BEGIN IMMEDIATE")
         try:
+            connection.execute("BEGIN IMMEDIATE")
             connection.execute(
                 "INSERT INTO log VALUES (-1, 0, 0, 0, 0.0, 0, zeroblob(?))", (WAL_PAGES * page_bytes,)
             )
+        except sqlite3.Error:
+            pass  # no room on the disk, or somebody writes just now: the appends themselves will tell
         finally:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             connection.execute(f"PRAGMA cache_size={cache:d}")
 
     def rows(
         self, chain_id: str, first: int = 0, last: int | None = None, *, newest_first: bool = False
     ) -> Iterator[Row]:
-        """The rows that hold any of the records ``first`` to ``last``, read a few at a time."""
-        statement = _ROWS + ("DESC" if newest_first else "ASC")
-        with self._use() as connection:
-            found = connection.execute(statement, (chain_id, first, _TOP if last is None else last))
-            batch = found.fetchmany(8)
-        while batch:
-            for one in batch:
-                start, end, token, at, checkpoints, frame = one
-                yield Row(chain_id, start, end, token, at, checkpoints, frame)
-            with self._use():
-                batch = found.fetchmany(64)
+        """The rows that hold any of the records ``first`` to ``last``.
+
+        They are read a page at a time: an open cursor would keep this connection from writing as soon as
+        another process has committed.
+        """
+        end, page = _TOP if last is None else last, 8
+        statement = _ROWS_NEWEST_FIRST if newest_first else _ROWS
+        while True:
+            with self._use() as connection:
+                found = connection.execute(statement, (chain_id, first, end, page)).fetchall()
+            for start, stop, token, at, checkpoints, frame in found:
+                yield Row(chain_id, start, stop, token, at, checkpoints, frame)
+            if len(found) < page or found[-1][0] == 0:
+                return
+            if newest_first:
+                end = found[-1][0] - 1
+            else:
+                first = found[-1][1] + 1
+            page = 64
 
     def entry(self, chain_id: str) -> Entry | None:
         """The run's entry, or None."""
+        self._check_file()
         with self._use() as connection:
             found = connection.execute(_ENTRY + "WHERE id = ?", (chain_id,)).fetchone()
         return None if found is None else Entry(*found)
@@ -275,29 +330,27 @@ class SQLiteStorage(Storage):
         )
 
     def lease(self, chain_id: str, token: int, owner: bytes, until: float) -> bool:
-        """Renew the lease, or give it back, if ``token`` holds."""
+        """Renew the lease of ``owner``, or give it back (``owner`` empty)."""
         return self._update(
-            "UPDATE chains SET owner = ?, lease_until = ? WHERE id = ? AND token = ?",
+            "UPDATE chains SET owner = ?1, lease_until = ? WHERE id = ? AND token = ? "
+            "AND (?1 = x'' OR owner = ?1)",
             (owner, until, chain_id, token),
         )
 
     def _update(self, statement: str, values: tuple[Any, ...]) -> bool:
-        with self._use() as connection:
-            return connection.execute(statement, values).rowcount == 1
+        def once() -> bool:
+            with self._use() as connection:
+                return connection.execute(statement, values).rowcount == 1
+
+        return self._patiently(once)
 
     def delete(self, chain_ids: Sequence[str]) -> int:
         """Remove runs with all their records; the number of checkpoints removed."""
-        removed = 0
-        with self._use() as connection:
-            for chain_id in chain_ids:
-                connection.execute("BEGIN IMMEDIATE")
-                try:
-                    removed += _delete_one(connection, chain_id)
-                    connection.execute("COMMIT")
-                except BaseException:
-                    connection.execute("ROLLBACK")
-                    raise
-        return removed
+        return sum(self._patiently(partial(self._delete, chain_id)) for chain_id in chain_ids)
+
+    def _delete(self, chain_id: str) -> int:
+        with self._use() as connection, _transaction(connection):
+            return _delete_one(connection, chain_id)
 
     def measure(self) -> dict[str, Any]:
         """Counts and sizes of what is kept, the write-ahead log included."""
@@ -317,6 +370,27 @@ class SQLiteStorage(Storage):
             "newest_checkpoint": newest,
             "chains": chains,
         }
+
+
+class _BusyError(StorageError):
+    """Another process is committing: the same may be tried again."""
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    # Extended codes (a stale snapshot, a recovery under way) have the plain one in their low byte.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Generator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _write_all(connection: sqlite3.Connection, writes: Sequence[Write]) -> list[bool]:
@@ -442,3 +516,12 @@ def _size(path: str) -> int:
         return os.stat(path).st_size
     except FileNotFoundError:
         return 0
+
+
+def _identity(path: str) -> tuple[int, int]:
+    """Which file is at ``path`` now: device and inode."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_dev, found.st_ino

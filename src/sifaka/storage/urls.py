@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import threading
 
 from sifaka.errors import StoreUnreachableError, UsageError
 from sifaka.storage.base import Storage
 from sifaka.storage.checkpoints import CachedCheckpointStorage
+from sifaka.storage.locks import ProcessLock
 
 __all__ = ["open_storage"]
 
 _opened: dict[str, CachedCheckpointStorage] = {}
-_lock = threading.Lock()
+_lock = ProcessLock()
 
 
 def open_storage(
@@ -36,9 +36,12 @@ def open_storage(
         raise UsageError(f"a store is a storage object, an address or None, not {storage!r}")
     with _lock:
         key = _key(storage)
-        if key not in _opened:
-            _opened[key] = CachedCheckpointStorage(_open(storage, create=create))
-        return _opened[key]
+        found = _opened.get(key)
+        if found is None:
+            found = CachedCheckpointStorage(_open(storage, create=create))
+            if create:  # who only looks must not decide for those who come to write
+                _opened[key] = found
+        return found
 
 
 def _shared(storage: Storage) -> CachedCheckpointStorage:

@@ -28,6 +28,10 @@ class StorageWrapper(Storage):
         """Append all in one commit; False where one was refused."""
         return self.inner.write(writes)
 
+    def try_write(self, writes: Sequence[Write]) -> list[bool] | None:
+        """As :meth:`write`, but None at once where that would wait for another process's commit."""
+        return self.inner.try_write(writes)
+
     def rows(
         self, chain_id: str, first: int = 0, last: int | None = None, *, newest_first: bool = False
     ) -> Iterator[Row]:

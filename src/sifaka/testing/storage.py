@@ -23,6 +23,10 @@ class FaultyStorage(StorageWrapper):
         self.writes = 0
         self._on_write = on_write
 
+    def try_write(self, writes: Sequence[Write]) -> list[bool] | None:
+        """As :meth:`write`: the fault is the same."""
+        return self.write(writes)
+
     def write(self, writes: Sequence[Write]) -> list[bool]:
         """Append all, with the fault before or after."""
         self.writes += 1
