@@ -478,12 +478,16 @@ def test_on_doubt_stop_repeats_no_call_that_may_have_been_paid_within_a_life_eit
 
 
 def test_the_doubtful_calls_of_parts_that_ran_together_are_all_listed(storage):
-    both = doubles.Barrier(2)
+    both, dead = doubles.Barrier(2), doubles.Event()
 
     def die(prompt):
         both.wait()
         if prompt.startswith("a"):
-            doubles.die(storage, "r")
+            try:
+                doubles.die(storage, "r")
+            finally:
+                dead.set()
+        dead.wait()
         raise Died
 
     asked = Model(die, die, name="asked", price_max=0.1)

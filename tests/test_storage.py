@@ -274,7 +274,7 @@ def test_a_dead_owner_is_taken_over_at_once(make: Make) -> None:
     storage = make()
     journal = Journal(storage)
     lease = started(journal)
-    assert storage.lease("a", lease.token, ended, storage.now() + 1_000)
+    assert storage.claim("a", lease.token, ended, storage.now() + 1_000)
     assert Journal(make()).claim("a").took_over
 
 

@@ -12,11 +12,12 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Lock, Thread, get_ident
 from typing import TYPE_CHECKING, Any
 
 from sifaka.clock import Clock
 from sifaka.engine.effects import Append, Call, Done, Effect, Perform
+from sifaka.errors import FencedError
 from sifaka.log.records import Record
 from sifaka.storage.journal import Journal, Lease
 
@@ -44,21 +45,28 @@ def drive(
                 effect = go_on()
             except StopIteration as stop:
                 return stop.value
-            if isinstance(effect, Append):
-                journal.append(lease, effect.records, effect.change)
-                yield effect.records
-                go_on = partial(next, engine)
-                continue
+            go_on = partial(next, engine)
             try:
-                if isinstance(effect, Perform):
+                if isinstance(effect, Append):
+                    journal.append(lease, effect.records, effect.change)
+                elif isinstance(effect, Perform):
+                    _check_lease(lease)
                     go_on = partial(engine.send, calls.perform(effect.calls))
                 else:
                     clock.sleep(max(0.0, effect.until - clock.time()))
-                    go_on = partial(next, engine)
             except BaseException as error:  # noqa: BLE001 - Ctrl-C: the engine saves what it has first
                 go_on = partial(engine.throw, error)
+                continue
+            if isinstance(effect, Append):
+                yield effect.records
     finally:
         engine.close()
+
+
+def _check_lease(lease: Lease) -> None:
+    """A run that was taken over pays for no more calls, whenever it would have noticed by itself."""
+    if lease.lost:
+        raise FencedError(lease.chain_id, lease.token, lease.next_seq)
 
 
 class _Threads:
@@ -68,6 +76,7 @@ class _Threads:
         self._clock = clock
         self._done: SimpleQueue[Done] = SimpleQueue()
         self._out: dict[int, float | None] = {}
+        self._limits: dict[int, float] = {}
 
     def perform(self, calls: list[Call]) -> Done:
         if len(calls) == 1 and not self._out and calls[0].timeout_s is None:
@@ -75,6 +84,7 @@ class _Threads:
         for call in calls:
             limit = call.timeout_s
             self._out[call.key] = None if limit is None else self._clock.monotonic() + limit
+            self._limits[call.key] = limit or 0.0
             _workers.submit(partial(self._work, call))
         return self._next()
 
@@ -93,7 +103,7 @@ class _Threads:
             except Empty:
                 _, key = min(ends)
                 del self._out[key]
-                return Done(key, None, TimeoutError("no answer within timeout_s"), 0.0)
+                return Done(key, None, TimeoutError("no answer within timeout_s"), self._limits.pop(key))
             if self._out.pop(done.key, False) is not False:
                 return done
 
@@ -139,10 +149,17 @@ class _Background:
     def __init__(self) -> None:
         self._lock = Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: Thread | None = None
+        self._inner: _Background | None = None
 
     def wait_for(self, awaitable: Awaitable[Any]) -> Any:
         import asyncio
 
+        if self._thread is not None and get_ident() == self._thread.ident:
+            # An async part runs a chain of its own: the loop cannot wait for itself, another one can.
+            if self._inner is None:
+                self._inner = _Background()
+            return self._inner.wait_for(awaitable)
         future = asyncio.run_coroutine_threadsafe(_outcome(awaitable), self._running())
         try:
             value, error = future.result()
@@ -160,7 +177,8 @@ class _Background:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 run = self._loop.run_forever
-                Thread(target=run, name="sifaka-async-parts", daemon=True).start()
+                self._thread = Thread(target=run, name="sifaka-async-parts", daemon=True)
+                self._thread.start()
             return self._loop
 
 
@@ -208,18 +226,17 @@ async def adrive(
                 effect = go_on()
             except StopIteration as stop:
                 return stop.value
-            if isinstance(effect, Append):
-                await journal.aappend(lease, effect.records, effect.change)
-                if seen is not None:
-                    await seen(effect.records)
-                go_on = partial(next, engine)
-                continue
+            go_on = partial(next, engine)
             try:
-                if isinstance(effect, Perform):
+                if isinstance(effect, Append):
+                    await journal.aappend(lease, effect.records, effect.change)
+                    if seen is not None:
+                        await seen(effect.records)
+                elif isinstance(effect, Perform):
+                    _check_lease(lease)
                     go_on = partial(engine.send, await calls.perform(effect.calls))
                 else:
                     await clock.asleep(max(0.0, effect.until - clock.time()))
-                    go_on = partial(next, engine)
             except BaseException as error:  # noqa: BLE001 - cancelled: the engine saves what it has first
                 go_on = partial(engine.throw, error)
     finally:

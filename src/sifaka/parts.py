@@ -66,9 +66,6 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     model: Any = None
 
 
-type_of_reply = str | Reply
-"""What ``Model.generate`` may return."""
-
 Asking = Generator[Request, Reply, CriticFeedback | ValidationResult | Sequence[str | Document]]
 """A part that asks models: yields requests, is sent replies, returns what a plain part returns."""
 

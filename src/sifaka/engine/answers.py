@@ -128,8 +128,9 @@ def _kind(value: object) -> str:
 def _visible(text: str) -> str:
     """``text`` with lone surrogates, which no encoding can hold, made visible as U+FFFD.
 
-    A text was paid for, or found: one bad character must not lose it.
+    A text was paid for, or found: one bad character must not lose it. A subclass becomes a plain str.
     """
+    text = str.__str__(text)
     if text.isascii():
         return text
     try:

@@ -129,6 +129,11 @@ def check_option(name: str, value: object) -> Any:
     check = _OPTIONS.get(name) or _MODEL_OPTIONS.get(name)
     if check is not None:
         return check(name, value)
+    from difflib import get_close_matches  # here: only an unknown option needs it
+
+    near = get_close_matches(name, [*_OPTIONS, *_MODEL_OPTIONS], n=1, cutoff=0.85)
+    if near:
+        raise UsageError(f"there is no option {name!r}; did you mean {near[0]!r}?")
     can = "numbers, texts, lists and dicts can"
     try:
         plain = msgspec.msgpack.decode(msgspec.msgpack.encode(value))

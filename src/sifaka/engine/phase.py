@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from sifaka.engine.answers import documents_of, feedback_of, reply_of, request_of, verdict_of
 from sifaka.engine.effects import Call, Done, Effect, Perform
 from sifaka.engine.life import Life
@@ -238,7 +240,7 @@ class _Phase:
         try:
             reply = reply_of(done.value, model.name, task.not_applied)
         except PartError as error:
-            self._fault(task, error, done.seconds)
+            self._fault(task, error, done.seconds, billed="yes")
             return
         self._record(
             task,
@@ -267,8 +269,8 @@ class _Phase:
                 self._record(task, seconds, feedback=feedback_of(value, name))
             else:
                 self._record(task, seconds, documents=documents_of(value, name))
-        except (PartError, ModelError) as error:
-            self._fault(task, error, seconds)
+        except Exception as error:  # noqa: BLE001 - a lazy answer may fail while it is looked at
+            self._fault(task, error, seconds, billed="yes" if task.intent >= 0 else None)
 
     def _judge_text(self, value: object) -> None:
         """A text that is none, or was cut off, is recorded and paid, and a fault all the same."""
@@ -301,9 +303,14 @@ class _Phase:
             )
         )
 
-    def _fault(self, task: Task, error: BaseException, seconds: float) -> None:
+    def _fault(self, task: Task, error: BaseException, seconds: float, *, billed: str | None = None) -> None:
         life = self.life
-        fault: Fault = classify(error)
+        fault = _classified(error)
+        if billed is not None:
+            fault = msgspec.structs.replace(fault, billed=billed)
+        elif task.intent >= 0 and fault.billed == "no" and not _says_what_was_billed(error):
+            # A user's function that fails for reasons of its own may have called, and paid, before.
+            fault = msgspec.structs.replace(fault, billed="maybe")
         record = Faulted(
             at=life.clock.time(),
             intent=task.intent,
@@ -316,6 +323,26 @@ class _Phase:
         )
         life.emit(record)
         self.faults.append((record, error))
+
+
+_CLIENTS = frozenset(
+    (
+        *("anthropic", "botocore", "google", "groq", "mistralai", "openai", "pydantic_ai", "sifaka"),
+        *("httpcore", "httpcore2", "httpx", "httpx2"),
+    )
+)
+"""Libraries whose errors tell of the call itself: what they say of its price can be believed."""
+
+
+def _says_what_was_billed(error: BaseException) -> bool:
+    return type(error).__module__.partition(".")[0] in _CLIENTS
+
+
+def _classified(error: BaseException) -> Fault:
+    try:
+        return classify(error)
+    except Exception as failure:  # noqa: BLE001 - an error so odd that nothing can be read from it
+        return classify(f"{type(error).__name__} (could not be examined: {type(failure).__name__})")
 
 
 def _sender(reply: Reply) -> Callable[[Any], Request]:

@@ -7,6 +7,7 @@ from different states; plain runs and runs with recovery differ in :meth:`Engine
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from sifaka.clock import Clock
@@ -66,10 +67,18 @@ class Engine(Life):
             return (yield from self._live(action))
         except (GeneratorExit, StorageError, UsageError, ChainError):
             raise
-        except BaseException:
+        except BaseException as error:
+            with suppress(StorageError):  # what ended the run matters more than that it cannot be told
+                yield from self._leave(error)
+            raise
+
+    def _leave(self, error: BaseException) -> Generator[Effect, Any, None]:
+        """Save what is known: ``error`` ends this life from outside, or a part has left the program."""
+        if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "CancelledError":
             self.change = Change("interrupted", self.clock.time(), release=True)
             yield from self.flush(force=True)
-            raise
+        else:
+            yield from self._stop("failed", f"ended by {type(error).__name__}: {error}")
 
     def _live(self, action: RecoveryAction | None) -> Generator[Effect, Any, Thought]:
         if action is not None and not self._can_apply(action):
@@ -221,8 +230,11 @@ class Engine(Life):
     def _finish_wait(self) -> Generator[Effect, Any, None]:
         """A wait that the last life did not see the end of goes on to the time it was set to."""
         recovery = self.state.recovery
-        if recovery is not None and recovery.record.until > self.clock.time():
-            yield from self._wait(recovery.record.until, recovery.record.description)
+        now = self.clock.time()
+        if recovery is not None and recovery.record.until > now:
+            # Never longer than it was to be: the clock may have been set back meanwhile.
+            until = min(recovery.record.until, now + recovery.record.delay_s)
+            yield from self._wait(until, recovery.record.description)
 
     def _wait(self, until: float, reason: str) -> Generator[Effect, Any, None]:
         self.change = Change("waiting", self.clock.time(), reason, until=until)

@@ -6,7 +6,6 @@ import os
 import threading
 import time
 
-from sifaka.errors import StorageError
 from sifaka.log.codec import checksum_of
 from sifaka.storage.base import Row, Storage
 
@@ -101,11 +100,11 @@ class Keeper:
             until = now + self.lease_s
             try:
                 kept = self.storage.lease(lease.chain_id, lease.token, lease.owner, until)
-            except StorageError:
-                continue  # the store is away: tried again at the next turn, appends will tell
+            except Exception:  # noqa: BLE001 - the store is away: tried again at the next turn
+                kept = None  # and the appends will tell; this thread has other stores to serve
             if kept:
                 lease.renewed_at = now
-            else:
+            elif kept is False:
                 lease.lost = True
                 self.drop(lease)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from sifaka.errors import ChainIdError, OwnedError
+from sifaka.errors import ChainIdError, OwnedError, StorageError
 from sifaka.log.codec import encode
 from sifaka.log.records import Reached, Record
 from sifaka.storage.base import CHAIN_ID_CHARS_MAX, Change, Entry, Row, Storage, Write
@@ -38,6 +38,7 @@ class Journal:
         self.lease_s = lease_s
         self._commits = Committer(storage)
         self._keeper = Keeper(storage, lease_s)
+        self._let_go: set[tuple[str, int]] = set()
 
     # Claiming ------------------------------------------------------------------------------
 
@@ -72,7 +73,7 @@ class Journal:
                 yield self._hold(Lease(chain_id, 1, me, now, is_new=True))
             elif entry.status == "done":
                 yield Lease(chain_id, entry.token, b"", now)  # to be read: nothing more is written
-            elif entry.owner and entry.lease_until > now and not is_dead(entry.owner):
+            elif entry.owner and entry.lease_until > now and not self._is_free(entry):
                 if now >= give_up_at:
                     owner, left = str(decode(entry.owner)), entry.lease_until - now
                     raise OwnedError(chain_id, owner, entry.lease_until, left)
@@ -80,6 +81,10 @@ class Journal:
             elif storage.claim(chain_id, entry.token, me, now + self.lease_s):
                 taken = bool(entry.owner)
                 yield self._hold(Lease(chain_id, entry.token + 1, me, now, took_over=taken))
+
+    def _is_free(self, entry: Entry) -> bool:
+        """Its owner is dead; or it is this process, which let the run go when the store could not be told."""
+        return (entry.chain_id, entry.token) in self._let_go or is_dead(entry.owner)
 
     def _hold(self, lease: Lease) -> Lease:
         self._keeper.hold(lease)
@@ -89,7 +94,10 @@ class Journal:
         """Give the lease back, unless its last append did."""
         was_opened = lease.next_seq or not lease.is_new
         if self._keeper.drop(lease) and was_opened:
-            self.storage.lease(lease.chain_id, lease.token, b"", 0.0)
+            try:
+                self.storage.lease(lease.chain_id, lease.token, b"", 0.0)
+            except StorageError:  # what ended the run is the caller's news; the lease ends by itself
+                self._let_go.add((lease.chain_id, lease.token))
 
     def renew_leases(self) -> None:
         """Renew the leases held now; a thread does so at every third of their length."""
