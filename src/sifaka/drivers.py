@@ -38,24 +38,25 @@ def drive(
 ) -> Generator[list[Record], None, Any]:
     """Perform an engine's effects in this thread; yields the records made durable, returns its result."""
     calls = _Threads(clock)
-    go_on: Callable[[], Effect] = partial(next, engine)
+    answer: Any = None
+    thrown: BaseException | None = None
     try:
         while True:
             try:
-                effect = go_on()
+                effect = engine.send(answer) if thrown is None else engine.throw(thrown)
             except StopIteration as stop:
                 return stop.value
-            go_on = partial(next, engine)
+            answer = thrown = None
             try:
                 if isinstance(effect, Append):
                     journal.append(lease, effect.records, effect.change)
                 elif isinstance(effect, Perform):
                     _check_lease(lease)
-                    go_on = partial(engine.send, calls.perform(effect.calls))
+                    answer = calls.perform(effect.calls)
                 else:
                     clock.sleep(max(0.0, effect.until - clock.time()))
             except BaseException as error:  # noqa: BLE001 - Ctrl-C: the engine saves what it has first
-                go_on = partial(engine.throw, error)
+                thrown = error
                 continue
             if isinstance(effect, Append):
                 yield effect.records
@@ -219,14 +220,15 @@ async def adrive(
 ) -> Any:
     """As :func:`drive`, in the running event loop; ``seen`` is awaited with the records made durable."""
     calls = _Tasks(clock, journal)
-    go_on: Callable[[], Effect] = partial(next, engine)
+    answer: Any = None
+    thrown: BaseException | None = None
     try:
         while True:
             try:
-                effect = go_on()
+                effect = engine.send(answer) if thrown is None else engine.throw(thrown)
             except StopIteration as stop:
                 return stop.value
-            go_on = partial(next, engine)
+            answer = thrown = None
             try:
                 if isinstance(effect, Append):
                     await journal.aappend(lease, effect.records, effect.change)
@@ -234,11 +236,11 @@ async def adrive(
                         await seen(effect.records)
                 elif isinstance(effect, Perform):
                     _check_lease(lease)
-                    go_on = partial(engine.send, await calls.perform(effect.calls))
+                    answer = await calls.perform(effect.calls)
                 else:
                     await clock.asleep(max(0.0, effect.until - clock.time()))
             except BaseException as error:  # noqa: BLE001 - cancelled: the engine saves what it has first
-                go_on = partial(engine.throw, error)
+                thrown = error
     finally:
         calls.cancel()
         engine.close()

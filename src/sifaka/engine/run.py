@@ -253,7 +253,8 @@ class Engine(Life):
         else:
             rule = OPERATION_TABLE[operation]
             parts: tuple[BoundPart, ...] = getattr(self.plan, rule.parts)
-            yield from self._run_parts(operation, parts)
+            if parts:
+                yield from self._run_parts(operation, parts)
             if operation == "validation":
                 to = after_validation(state, critics=bool(self.plan.critics))
             elif operation == "criticism":
@@ -273,14 +274,9 @@ class Engine(Life):
             yield from run_together(self, operation, left, self._argument(operation))
 
     def _results(self, operation: Operation) -> Mapping[str, Any]:
-        state = self.state
-        by_operation: dict[str, Mapping[str, Any]] = {
-            "retrieval": state.documents,
-            "validation": state.verdicts,
-            "critic_retrieval": state.critic_documents,
-            "criticism": state.feedback,
-        }
-        return by_operation.get(operation, {})
+        """What parts have returned in this operation, by their names."""
+        name = OPERATION_TABLE[operation].results
+        return getattr(self.state, name) if name else {}
 
     def _argument(self, operation: Operation) -> Any:
         """What parts are called with: retrievers with a query, the others with the thought."""

@@ -22,21 +22,22 @@ __all__ = ["OPERATION_TABLE", "Rule", "after_criticism", "after_validation"]
 class Rule(NamedTuple):
     """One operation: the parts it runs (a group of the plan), the step it reaches, and what follows.
 
-    ``then`` is None where the state decides.
+    ``results`` is where the state keeps what the parts returned; ``then`` is None where the state decides.
     """
 
     parts: str
+    results: str
     reaches: Step
     then: Operation | None
 
 
 OPERATION_TABLE: dict[Operation, Rule] = {
-    "retrieval": Rule("model_retrievers", "pre_retrieval", "generation"),
-    "generation": Rule("", "generation", "validation"),
-    "validation": Rule("validators", "validation", None),
-    "critic_retrieval": Rule("critic_retrievers", "pre_criticism", "criticism"),
-    "criticism": Rule("critics", "criticism", None),
-    "complete": Rule("", "complete", None),
+    "retrieval": Rule("model_retrievers", "documents", "pre_retrieval", "generation"),
+    "generation": Rule("", "", "generation", "validation"),
+    "validation": Rule("validators", "verdicts", "validation", None),
+    "critic_retrieval": Rule("critic_retrievers", "critic_documents", "pre_criticism", "criticism"),
+    "criticism": Rule("critics", "feedback", "criticism", None),
+    "complete": Rule("", "", "complete", None),
 }
 
 

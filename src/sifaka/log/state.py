@@ -312,8 +312,8 @@ class State:
 
     def _documents(self, by_part: dict[str, tuple[Document, ...]]) -> tuple[Document, ...]:
         """All documents, in the order of their retrievers."""
-        if len(by_part) == 1:
-            return next(iter(by_part.values()))
+        if len(by_part) < 2:
+            return next(iter(by_part.values()), ())
         planned = [part.name for part in self.parts if part.name in by_part]
         gone = [name for name in by_part if name not in planned]  # their part is, what it found is not
         return tuple([one for name in planned + gone for one in by_part[name]])
