@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -29,7 +30,8 @@ from sifaka.errors import (
     UnknownChainError,
 )
 from sifaka.log.records import Closed, Opened, Partial, Record
-from sifaka.storage.base import Change, Query, Storage
+from sifaka.storage import held
+from sifaka.storage.base import Change, Query, Storage, Write
 from sifaka.storage.cached import CachedStorage
 from sifaka.storage.checkpoints import CachedCheckpointStorage
 from sifaka.storage.journal import Journal, Lease, check_chain_id
@@ -38,6 +40,7 @@ from sifaka.storage.memory import InMemoryStorage
 from sifaka.storage.reading import load_whole, read
 from sifaka.storage.sqlite import SQLiteStorage
 from sifaka.storage.urls import open_storage
+from sifaka.storage.wrapper import StorageWrapper
 from sifaka.testing import FakeClock, FaultyStorage
 
 Make = Callable[[], Storage]
@@ -555,3 +558,289 @@ def test_an_unprepared_fork_uses_a_connection_of_its_own(tmp_path: Path) -> None
     started(journal, "parent again")
     found = {entry.chain_id for entry in SQLiteStorage(tmp_path / "store.db").entries(Query())}
     assert found == {"parent", "child", "parent again"}
+
+
+# What must not happen between threads, forks and failures ------------------------------------
+
+
+def test_no_append_is_acknowledged_without_being_written(make: Make) -> None:
+    """Threads whose appends are committed by one another, switched as often as can be."""
+    journal = Journal(make())
+    names = [f"run {n}" for n in range(40)]
+    failed: list[BaseException] = []
+
+    def work(mine: list[str]) -> None:
+        try:
+            for name in mine:
+                lease = started(journal, name)
+                for n in range(5):
+                    journal.append(lease, [Partial(float(n), 0, name)])
+        except BaseException as error:
+            failed.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work, args=(names[n::8],)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert failed == []
+    assert [len(list(read(make(), name))) for name in names] == [6] * len(names)
+
+
+class Slow(StorageWrapper):
+    """Holds the first write until it is let go, so that others have to wait behind it."""
+
+    def __init__(self, inner: Storage) -> None:
+        super().__init__(inner)
+        self.batches: list[int] = []
+        self.entered, self.go_on = threading.Event(), threading.Event()
+
+    def write(self, writes: Sequence[Write]) -> list[bool]:
+        self.batches.append(len(writes))
+        if len(self.batches) == 4:
+            self.entered.set()
+            assert self.go_on.wait(10)
+        return super().write(writes)
+
+
+def test_threads_that_wait_behind_a_commit_share_the_next() -> None:
+    storage = Slow(InMemoryStorage())
+    journal = Journal(storage)
+    leases = [started(journal, name) for name in "abc"]
+
+    def append(lease: Lease) -> None:
+        journal.append(lease, [Partial(2.0, 0, lease.chain_id)])
+
+    threads = [threading.Thread(target=append, args=(lease,)) for lease in leases]
+    threads[0].start()
+    assert storage.entered.wait(10)
+    for thread in threads[1:]:
+        thread.start()
+    while len(journal._commits._queue) < 2:
+        pass
+    storage.go_on.set()
+    for thread in threads:
+        thread.join()
+    assert storage.batches == [1, 1, 1, 1, 2]
+    assert [len(list(read(storage, name))) for name in "abc"] == [2, 2, 2]
+
+
+def test_another_append_in_its_place_is_not_taken_for_an_acknowledged_one() -> None:
+    storage = InMemoryStorage()
+    fail = [False]
+
+    def on_write(_number: int, when: str) -> None:
+        if fail[0] and when == "before":
+            fail[0] = False
+            thief = take_over(Journal(storage))
+            Journal(storage).append(thief, [Partial(9.0, 0, "theirs")])
+            raise StorageError("the connection is gone")
+
+    journal = Journal(FaultyStorage(storage, on_write))
+    lease = started(journal)
+    fail[0] = True
+    with pytest.raises(StorageError, match="the connection is gone"):
+        journal.append(lease, [Partial(2.0, 0, "mine")])
+    assert list(read(storage, "a"))[1:] == [Partial(9.0, 0, "theirs")]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ConnectionError])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_whatever_a_store_raises_nobody_is_left_waiting(error: type[BaseException], when: str) -> None:
+    fail = [False]
+
+    def on_write(_number: int, now: str) -> None:
+        if fail[0] and now == when:
+            fail[0] = False
+            raise error
+
+    storage = FaultyStorage(InMemoryStorage(), on_write)
+    journal = Journal(storage)
+
+    async def go() -> list[BaseException | None]:
+        leases = [await journal.aclaim(name) for name in "ab"]
+        for lease in leases:
+            await journal.aappend(lease, opening(lease.chain_id))
+        fail[0] = True
+        appends = [journal.aappend(lease, [Partial(2.0, 0, "x")]) for lease in leases]
+        return await asyncio.wait_for(asyncio.gather(*appends, return_exceptions=True), 5)
+
+    if error is KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(go())
+    else:
+        kinds = {type(one) for one in asyncio.run(go())}
+        assert kinds == ({StorageError} if when == "before" else {type(None)})
+    found = [len(list(read(storage, name))) for name in "ab"]
+    assert found == ([1, 1] if when == "before" else [2, 2])
+
+
+def test_a_failed_commit_closes_the_connection(tmp_path: Path) -> None:
+    resets: list[int] = []
+
+    class Watched(SQLiteStorage):
+        def reset(self) -> None:
+            resets.append(1)
+            super().reset()
+
+    fail = [False]
+
+    def on_write(_number: int, when: str) -> None:
+        if fail[0] and when == "after":
+            raise StorageError("the sync failed")
+
+    storage = FaultyStorage(Watched(tmp_path / "store.db"), on_write)
+    journal = Journal(storage)
+    lease = started(journal)
+    fail[0] = True
+    journal.append(lease, [Partial(2.0, 0, "x")])
+    assert resets == [1]
+
+
+def test_the_thread_that_renews_does_so_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    renewed = threading.Event()
+
+    class Watched(InMemoryStorage):
+        def lease(self, chain_id: str, token: int, owner: bytes, until: float) -> bool:
+            if owner:
+                renewed.set()
+            return super().lease(chain_id, token, owner, until)
+
+    journal = Journal(Watched(), lease_s=0.03)
+    lease = started(journal)
+    assert renewed.wait(10), "nobody renewed the lease"
+    journal.release(lease)
+    (keepers,) = [one for one in threading.enumerate() if one.name == "sifaka-leases"] or [None]
+    if keepers is not None and not held._rounds().keepers.keys() - {journal._keeper}:
+        keepers.join(10)
+        assert not keepers.is_alive(), "the thread outlives the leases"
+
+
+def test_a_zombie_is_dead() -> None:
+    with subprocess.Popen([sys.executable, "-c", DEAD], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        owner = process.stdout.read()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody buried it
+        assert is_dead(owner)
+
+
+def test_a_fork_among_running_threads_does_not_hang_the_child(tmp_path: Path) -> None:
+    storage = SQLiteStorage(tmp_path / "store.db")
+    journal = Journal(storage)
+    stop = threading.Event()
+
+    def work(name: str) -> None:
+        lease = started(journal, name)
+        while not stop.is_set():
+            journal.append(lease, [Partial(2.0, 0, name)])
+
+    threads = [threading.Thread(target=work, args=(f"thread {n}",)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for n in range(10):
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(20)  # a child that hangs is killed, and seen
+                try:
+                    started(journal, f"child {n}")
+                except BaseException:
+                    os._exit(1)
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_reader_in_the_middle_does_not_keep_its_process_from_writing(tmp_path: Path) -> None:
+    mine, other = SQLiteStorage(tmp_path / "store.db"), SQLiteStorage(tmp_path / "store.db")
+    journal = Journal(mine)
+    lease = started(journal)
+    for n in range(30):
+        journal.append(lease, [Partial(float(n), 0, "x")])
+    reader = mine.rows("a")
+    next(reader)
+    started(Journal(other), "other")
+    journal.append(lease, [Partial(99.0, 0, "x")])
+    assert len(list(reader)) >= 30
+
+
+def test_a_store_that_another_process_writes_to_does_not_block_the_event_loop(tmp_path: Path) -> None:
+    journal = Journal(SQLiteStorage(tmp_path / "store.db"))
+    blocker = sqlite3.connect(tmp_path / "store.db", isolation_level=None, check_same_thread=False)
+
+    async def go() -> None:
+        lease = await journal.aclaim("a")
+        await journal.aappend(lease, opening("a"))
+        blocker.execute("BEGIN IMMEDIATE")
+        append = asyncio.create_task(journal.aappend(lease, [Partial(2.0, 0, "x")]))
+        for _ in range(100):
+            await asyncio.sleep(0)  # the loop goes round while the append waits
+        assert not append.done()
+        blocker.execute("ROLLBACK")
+        await asyncio.wait_for(append, 10)
+
+    asyncio.run(go())
+    blocker.close()
+    assert len(list(read(SQLiteStorage(tmp_path / "store.db"), "a"))) == 2
+
+
+def test_a_file_that_was_deleted_or_moved_is_noticed_when_a_run_begins(tmp_path: Path) -> None:
+    storage = SQLiteStorage(tmp_path / "store.db")
+    started(Journal(storage))
+    (tmp_path / "store.db").rename(tmp_path / "elsewhere.db")
+    with pytest.raises(StoreUnreachableError, match="moved or deleted"):
+        Journal(storage).claim("b")
+
+
+def test_a_relative_path_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    storage = SQLiteStorage("store.db")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    started(Journal(storage))
+    assert (tmp_path / "store.db").exists()
+
+
+def test_a_run_that_could_not_be_given_back_is_free_for_who_let_it_go() -> None:
+    class Gone(InMemoryStorage):
+        away = False
+
+        def lease(self, chain_id: str, token: int, owner: bytes, until: float) -> bool:
+            if self.away:
+                raise StorageError("the disk is full")
+            return super().lease(chain_id, token, owner, until)
+
+    storage = Gone()
+    journal = Journal(storage)
+    lease = started(journal)
+    storage.away = True
+    journal.release(lease)
+    assert journal.claim("a").token == 2
+    with pytest.raises(OwnedError):
+        journal.claim("a")
+
+
+def test_a_renewal_does_not_undo_a_release(make: Make) -> None:
+    storage = make()
+    journal = Journal(storage)
+    lease = started(journal)
+    journal.release(lease)
+    assert not storage.lease("a", lease.token, lease.owner, storage.now() + 60)
+    assert not journal.claim("a").took_over
+
+
+def test_looking_at_a_missing_store_decides_nothing_for_who_comes_to_write(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/later.db"
+    with pytest.raises(StoreUnreachableError):
+        open_storage(url, create=False).storage.entry("a")
+    assert Chain(lambda _: "a text", "p", checkpoint_storage=url).run().text == "a text"
+    with pytest.raises(StoreUnreachableError, match="memory://"):
+        open_storage("sqlite:///:memory:")

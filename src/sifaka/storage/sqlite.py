@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from sifaka.clock import Clock, SystemClock
 from sifaka.errors import FormatError, StorageError, StoreUnreachableError
 from sifaka.storage.base import Entry, Query, Row, Storage, Write
-from sifaka.storage.locks import ProcessLock
+from sifaka.storage.locks import LibraryLock
 
 __all__ = ["SQLiteStorage"]
 
@@ -98,7 +98,7 @@ class SQLiteStorage(Storage):
         self.url = f"sqlite:///{self.path}"
         self.clock = clock or SystemClock()
         self._create = create
-        self._lock = ProcessLock()
+        self._lock = LibraryLock()
         self._pid = 0
         self._connection: sqlite3.Connection | None = None
         self._inherited: list[sqlite3.Connection] = []
