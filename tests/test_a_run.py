@@ -924,11 +924,11 @@ def test_durability_iteration_commits_once_an_iteration_and_at_the_end():
     assert store.commits == 4
 
 
-def test_durability_exit_commits_once():
+def test_durability_exit_commits_the_start_and_the_end():
     store, seen, chain = counted("exit")
     thought = chain.run()
-    assert seen == [0] * 6
-    assert store.commits == 1
+    assert seen == [1] * 6
+    assert store.commits == 2
     assert chain.run() == thought
 
 

@@ -598,6 +598,7 @@ class Slow(StorageWrapper):
     def __init__(self, inner: Storage) -> None:
         super().__init__(inner)
         self.batches: list[int] = []
+        self.interrupt = False
         self.entered, self.go_on = threading.Event(), threading.Event()
 
     def write(self, writes: Sequence[Write]) -> list[bool]:
@@ -605,16 +606,24 @@ class Slow(StorageWrapper):
         if len(self.batches) == 4:
             self.entered.set()
             assert self.go_on.wait(10)
+        if self.interrupt and len(self.batches) == 5:
+            raise KeyboardInterrupt
         return super().write(writes)
 
 
-def test_threads_that_wait_behind_a_commit_share_the_next() -> None:
+@pytest.mark.parametrize("interrupt", [False, True])
+def test_threads_that_wait_behind_a_commit_share_the_next(*, interrupt: bool) -> None:
     storage = Slow(InMemoryStorage())
+    storage.interrupt = interrupt
     journal = Journal(storage)
     leases = [started(journal, name) for name in "abc"]
+    ended: list[type[BaseException]] = []
 
     def append(lease: Lease) -> None:
-        journal.append(lease, [Partial(2.0, 0, lease.chain_id)])
+        try:
+            journal.append(lease, [Partial(2.0, 0, lease.chain_id)])
+        except BaseException as error:
+            ended.append(type(error))
 
     threads = [threading.Thread(target=append, args=(lease,)) for lease in leases]
     threads[0].start()
@@ -627,7 +636,9 @@ def test_threads_that_wait_behind_a_commit_share_the_next() -> None:
     for thread in threads:
         thread.join()
     assert storage.batches == [1, 1, 1, 1, 2]
-    assert [len(list(read(storage, name))) for name in "abc"] == [2, 2, 2]
+    written = [2, 1, 1] if interrupt else [2, 2, 2]
+    assert [len(list(read(storage, name))) for name in "abc"] == written
+    assert set(ended) == ({KeyboardInterrupt, StorageError} if interrupt else set())
 
 
 def test_another_append_in_its_place_is_not_taken_for_an_acknowledged_one() -> None:

@@ -49,7 +49,8 @@ class Chain:
         always_apply_critics: criticise also what passed validation.
         chain_id: names the run; an existing one of that name is continued, a done one returned.
         durability: when records become durable: every "step", every "iteration" or at "exit" only; or
-            a mapping from operation to one of these. Anything but "step" may pay calls twice, unseen.
+            a mapping from step to one of these. The start of a run always is, before its first call.
+            Anything but "step" may pay calls twice, unseen.
         on_doubt: what to do about a call that was sent and whose answer was never recorded:
             "repeat" it (it is reported in ``thought.in_doubt``), or "stop".
         budget: the most the run may use: US dollars, or a dict of "usd", "tokens", "seconds".

@@ -97,7 +97,8 @@ class Life:
         if isinstance(mode, dict):
             step = OPERATION_TABLE[self.state.position.operation].reaches
             mode = cast("dict[str, str]", mode).get(step, "step")
-        if mode == "step":
+        # That a run was accepted, and whose it is, is durable before its first call in every mode.
+        if mode == "step" or len(self._pending) == self.state.next_seq:
             return True
         if mode == "iteration":
             return self.state.position.operation == "generation" and not self.state.attempts

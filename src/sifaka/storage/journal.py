@@ -156,6 +156,8 @@ class Journal:
         return Write(row, change, entry)
 
     def _finish(self, pending: Pending, change: Change | None) -> None:
+        if not pending.done:
+            raise AssertionError("an append was given back that nobody has committed")
         if pending.error is not None:
             raise pending.error
         if change is not None and change.release:
