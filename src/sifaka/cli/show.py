@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from sifaka.cli.exits import FINE
 from sifaka.cli.pages import run_page
 from sifaka.cli.screen import console_for, put
-from sifaka.errors import UnknownChainError
+from sifaka.errors import UnknownChainError, UsageError
 from sifaka.storage.urls import open_storage
 from sifaka.views import RunSummary, Timeline, story_of
 
@@ -30,14 +30,16 @@ Store = Annotated[str, Parameter(env_var="SIFAKA_STORE")]
 
 
 @verb.default
-def show(chain_id: str, /, *, store: Store, full: Flag = False) -> int:
+def show(chain_id: str, /, *, store: Store | None = None, full: Flag = False) -> int:
     """Show one run: what happened, what it cost, what failed and why.
 
     Args:
         chain_id: The run's id.
-        store: The store's address, such as sqlite:///runs.db.
+        store: The store's address, such as sqlite:///runs.db, or the variable SIFAKA_STORE.
         full: Every record that people can read, and the whole text.
     """
+    if store is None:
+        raise UsageError("which store? --store sqlite:///runs.db, or set SIFAKA_STORE once for all commands")
     timeline, summary = look(store, chain_id)
     put(console_for(), run_page(timeline, summary, full=full))
     return FINE

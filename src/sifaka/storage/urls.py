@@ -67,7 +67,8 @@ def _open(url: str, *, create: bool) -> Storage:
         from sifaka.storage.sqlite import SQLiteStorage
 
         return SQLiteStorage(rest, create=create)
+    meant = f"; did you mean sqlite:///{url}?" if url and ":" not in url else ""
     raise StoreUnreachableError(
         url,
-        "this version opens memory://, sqlite:///relative.db and sqlite:////absolute.db",
+        f"this version opens memory://, sqlite:///relative.db and sqlite:////absolute.db{meant}",
     )
