@@ -70,9 +70,9 @@ SELECT id, token, owner, lease_until, status, reason, grp, label, until, opened_
 """
 _ROWS = """
 SELECT first, last, token, at, checkpoints, frame FROM log
-WHERE chain = (SELECT no FROM chains WHERE id = ?1) AND last >= ?2 AND last <= coalesce((
-    SELECT min(last) FROM log WHERE chain = (SELECT no FROM chains WHERE id = ?1) AND last >= ?3
-), ?3) ORDER BY last LIMIT ?4
+WHERE chain = (SELECT no FROM chains WHERE id = :id) AND last >= :first AND last <= coalesce((
+    SELECT min(last) FROM log WHERE chain = (SELECT no FROM chains WHERE id = :id) AND last >= :end
+), :end) ORDER BY last LIMIT :page
 """
 _ROWS_NEWEST_FIRST = _ROWS.replace("ORDER BY last", "ORDER BY last DESC")
 _TOP = 2**62
@@ -223,6 +223,11 @@ class SQLiteStorage(Storage):
         """Close the connection; the next use opens it again."""
         self.reset()
 
+    def __del__(self) -> None:
+        connection: sqlite3.Connection | None = self.__dict__.get("_connection")
+        if connection is not None and self._pid == os.getpid():
+            connection.close()
+
     # Hooks ---------------------------------------------------------------------------------
 
     def write(self, writes: Sequence[Write]) -> list[bool]:
@@ -294,7 +299,8 @@ class SQLiteStorage(Storage):
         statement = _ROWS_NEWEST_FIRST if newest_first else _ROWS
         while True:
             with self._use() as connection:
-                found = connection.execute(statement, (chain_id, first, end, page)).fetchall()
+                where = {"id": chain_id, "first": first, "end": end, "page": page}
+                found = connection.execute(statement, where).fetchall()
             for start, stop, token, at, checkpoints, frame in found:
                 yield Row(chain_id, start, stop, token, at, checkpoints, frame)
             if len(found) < page or found[-1][0] == 0:
@@ -332,9 +338,9 @@ class SQLiteStorage(Storage):
     def lease(self, chain_id: str, token: int, owner: bytes, until: float) -> bool:
         """Renew the lease of ``owner``, or give it back (``owner`` empty)."""
         return self._update(
-            "UPDATE chains SET owner = ?1, lease_until = ? WHERE id = ? AND token = ? "
-            "AND (?1 = x'' OR owner = ?1)",
-            (owner, until, chain_id, token),
+            "UPDATE chains SET owner = ?, lease_until = ? WHERE id = ? AND token = ? "
+            "AND (? = x'' OR owner = ?)",
+            (owner, until, chain_id, token, owner, owner),
         )
 
     def _update(self, statement: str, values: tuple[Any, ...]) -> bool:
