@@ -19,7 +19,7 @@ TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 def test_the_readme_runs_in_order_on_the_real_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", TEXTS[ROOT / "README.md"], flags=re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)

@@ -223,9 +223,10 @@ class SQLiteStorage(Storage):
         """Close the connection; the next use opens it again."""
         self.reset()
 
-    def __del__(self) -> None:
+    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:
+        # Bound above: as the interpreter ends, the module's own names may be gone.
         connection: sqlite3.Connection | None = self.__dict__.get("_connection")
-        if connection is not None and self._pid == os.getpid():
+        if connection is not None and self._pid == getpid():
             connection.close()
 
     # Hooks ---------------------------------------------------------------------------------
