@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := src tests bench
 
-.PHONY: help demo test quick check bench lock clean
+.PHONY: help demo test quick check servers soak mutants bench lock clean
 help:
 	@echo "make demo   the main job on a real local model, killed and resumed (about a minute)"
 	@echo "make test   everything: checks and all tests"
 	@echo "make quick  the checks and fast tests, under a minute"
+	@echo "make soak   one theme of tests for long: make soak THEME=sqlite_faults TIMES=100"
+	@echo "make mutants  planted faults in the storage code, each of which a test must catch"
 	@echo "make check  ruff, mypy, pyright, import contract, documentation"
 	@echo "make bench  speed and size beside a floor and peers, measured in one run"
 
@@ -29,11 +31,28 @@ $(VENV)/%.stamp: requirements/%.lock requirements/model.lock pyproject.toml | $(
 demo: $(VENV)/demo.stamp
 	$(BIN)/sifaka demo
 
-test: check
+test: check servers
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-quick: check
+quick: check servers
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+
+# THEME is the name of a test file without test_ and .py; TIMES multiplies how often it tries.
+soak: check servers
+	SIFAKA_SOAK=$(or $(TIMES),10) $(BIN)/python -m pytest -n auto --timeout 0 -rP tests/test_$(or $(THEME),*).py
+
+mutants: check servers
+	$(BIN)/python -m tests.mutants $(ARGS)
+
+# Root installs what is missing from Debian's archive; anybody else is told the names.
+servers: $(VENV)/dev.stamp
+	@missing=$$($(BIN)/python -m sifaka.testing.servers); \
+	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing $$missing ..."; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; \
+	else echo "the tests need these Debian packages: apt-get install $$missing"; exit 1; fi
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check $(SOURCES)

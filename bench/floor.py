@@ -113,13 +113,13 @@ class FloorZlib(Floor):
 
 
 class FloorZstd(Floor):
-    """Each content through zstd level 3, the codec sifaka uses."""
+    """Each content through zstd level 1, the codec sifaka uses."""
 
     def __init__(self) -> None:
         import zstandard
 
         super().__init__()
-        self._encode = zstandard.ZstdCompressor(level=3).compress
+        self._encode = zstandard.ZstdCompressor(level=1).compress
         self._decode = zstandard.ZstdDecompressor().decompress
 
 

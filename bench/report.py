@@ -16,7 +16,6 @@ from typing import Any
 
 from bench.contestant import SUBJECT, is_here
 from bench.rows import GROUPS, ITERATIONS, Effort, Rows, content_kb
-from bench.table import header
 from bench.worker import Workers
 from bench.workload import steps_of
 
@@ -37,7 +36,6 @@ def run(groups: list[str], effort: Effort, data_parent: Path | None) -> int:
                 f"one chain of {ITERATIONS} iterations: {steps_of(ITERATIONS)} paid steps, "
                 f"{content_kb(ITERATIONS):.1f} kB of content; each cell: median, then its ratio to the floor\n"
             )
-            print(header())
             for group in groups:
                 GROUPS[group](report)
     finally:
@@ -45,7 +43,9 @@ def run(groups: list[str], effort: Effort, data_parent: Path | None) -> int:
     seconds = time.perf_counter() - begun
     print("\n* saved once at the end of a chain, so not durable: what a crash loses is paid again")
     print("  bytes: the floor is the plain content itself, with no rows, keys or pages around it")
-    print("  at once: the floor shares its commits and compresses with zstd level 3, as sifaka does")
+    print("  at once: the floor shares its commits and compresses with zstd level 1, as sifaka does")
+    if {"stores", "scale"} & set(groups):
+        _explain_stores()
     if not is_here(SUBJECT):
         print("  sifaka: not run, there is no bench/subject.py")
     written = _write(machine, report, seconds)
@@ -53,6 +53,26 @@ def run(groups: list[str], effort: Effort, data_parent: Path | None) -> int:
     for error in report.errors:
         print(f"\nFAILED {error}", file=sys.stderr)
     return 1 if report.errors else 0
+
+
+def _explain_stores() -> None:
+    """How to read the tables of the stores."""
+    print(
+        "  one append: a result of 1 to 2 kB of text and the next intent; the floor gets the same frame ready-made"
+    )
+    print(
+        "  100 writers: the floor commits 64 or 100 at a time, whichever is faster, and packs what it is given"
+    )
+    print(
+        "  servers: Redis with appendfsync always, Postgres with fsync and synchronous_commit on, on loopback"
+    )
+    print('  durability: ratios are to "step"; the parts answer at once, so the time is that of saving alone')
+    print(
+        "  packed: zstd level, + a dictionary of that size trained on other sources; the rest: frames below 300 bytes"
+    )
+    print(
+        "  memory: the peak of a fresh process over what it held before; bars only for the stores of --stores"
+    )
 
 
 def _machine(data: Path, idle_s: float) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from bench import startup
+from bench import startup, store_rows
 from bench.contestant import PROCESS_OF, SUBJECT, is_here
-from bench.table import COLUMNS, Bar, Row
+from bench.table import COLUMNS, Bar, Row, header
 from bench.worker import WorkerError, Workers
 from bench.workload import chain_steps, steps_of
 
@@ -35,10 +35,13 @@ class Effort(NamedTuple):
     peer_together_rounds: int
     load_rounds: int
     start_rounds: int
+    stores: store_rows.StoreEffort
+    large: tuple[str, ...] = ("sqlite",)
+    """The stores that are filled with a million records."""
 
 
-FULL = Effort(15, 20, 7, 5, 7, 9)
-QUICK = Effort(5, 8, 3, 1, 3, 3)
+FULL = Effort(15, 20, 7, 5, 7, 9, store_rows.FULL)
+QUICK = Effort(5, 8, 3, 1, 3, 3, store_rows.QUICK)
 
 
 class Rows:
@@ -51,6 +54,7 @@ class Rows:
         self.rows: list[Row] = []
         self.errors: list[str] = []
         self._folders = 0
+        self._columns: tuple[str, ...] = ()
         self._here = {name for name in PROCESS_OF if is_here(name)}
         self._failed: set[tuple[str, str]] = set()
 
@@ -89,6 +93,11 @@ class Rows:
             for name in {name for name, _ in self._failed} - set(row.values):
                 row.notes[name] = "failed"
             self.rows.append(row)
+            if row.columns != self._columns:
+                print(
+                    ("\n" if self._columns else "") + header(row.columns, barred=any(one.bar for one in rows))
+                )
+                self._columns = row.columns
             print(row.to_line(), flush=True)
 
     # -- groups of rows ---------------------------------------------------------------------------
@@ -236,6 +245,15 @@ class Rows:
         row.add_round({SUBJECT: held and held / 1e3}, floor=None)
         self.show(row)
 
+    def stores(self) -> None:
+        self._of_stores().stores()
+
+    def scale(self) -> None:
+        self._of_stores().scale()
+
+    def _of_stores(self) -> store_rows.StoreRows:
+        return store_rows.StoreRows(self, self.effort.stores, self.effort.large)
+
     def disk(self) -> None:
         row = Row("append", "the disk: append + fdatasync of a step", "us")
         for _ in range(self.effort.alone_rounds):
@@ -273,4 +291,6 @@ GROUPS: dict[str, Callable[[Rows], None]] = {
     "start": Rows.start,
     "memory": Rows.memory,
     "disk": Rows.disk,
+    "stores": Rows.stores,
+    "scale": Rows.scale,
 }

@@ -6,7 +6,7 @@ import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.watch import resident_bytes
 from bench.workload import CRITICS, ChainParts
@@ -47,7 +47,15 @@ class _AsyncCritic(_Critic):
         return super().critique(thought)
 
 
-def _chain(store: CachedCheckpointStorage, parts: ChainParts, *, together: bool) -> Chain:
+def chain_of(
+    store: CachedCheckpointStorage,
+    parts: ChainParts,
+    *,
+    together: bool = False,
+    chain_id: str | None = None,
+    durability: Literal["step", "iteration", "exit"] = "step",
+) -> Chain:
+    """The chain that all run, on ``store``; ``chain_id`` names it, else its number does."""
     model: Callable[..., str | Awaitable[str]] = parts.agenerate if together else parts.generate
     retriever: Callable[..., Any] = parts.aretrieve if together else parts.retrieve
     critic = _AsyncCritic if together else _Critic
@@ -57,7 +65,8 @@ def _chain(store: CachedCheckpointStorage, parts: ChainParts, *, together: bool)
             prompt=parts.prompt,
             checkpoint_storage=store,
             max_improvement_iterations=parts.iterations - 1,
-            chain_id=_name(parts.chain),
+            chain_id=chain_id or _name(parts.chain),
+            durability=durability,
         )
         .with_options(critique_final=True)
         .with_model_retrievers([retriever])
@@ -92,7 +101,7 @@ Chain(model, "p", checkpoint_storage=f"sqlite:///{sys.argv[1]}/first.db").run()
         self._store.storage.measure()  # opens the file, as the others have theirs open
 
     def run_one(self, parts: ChainParts) -> str:
-        return _chain(self._store, parts, together=False).run().text
+        return chain_of(self._store, parts).run().text
 
     async def run_many(self, parts: Sequence[ChainParts]) -> list[str]:
         async with asyncio.TaskGroup() as group:
@@ -100,7 +109,7 @@ Chain(model, "p", checkpoint_storage=f"sqlite:///{sys.argv[1]}/first.db").run()
             for number, one in enumerate(parts):
                 if number % 32 == 0:
                     await asyncio.sleep(0)  # making chains is the caller's work: it lets others go on
-                tasks.append(group.create_task(_chain(self._store, one, together=True).arun()))
+                tasks.append(group.create_task(chain_of(self._store, one, together=True).arun()))
         return [task.result().text for task in tasks]
 
     def close(self) -> None:

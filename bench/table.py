@@ -1,4 +1,8 @@
-"""The printed table: a line for each row, a column for each contestant, the bar and whether it is met."""
+"""The printed table: a line for each row, a column for each contestant, the bar and whether it is met.
+
+Rows of one group may have columns of their own (stores, modes, codecs instead of contestants); a table's
+header is printed again where its columns change.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +26,27 @@ class Bar(NamedTuple):
 
 
 class Row:
-    """One line: per contestant the values seen (already in ``unit``) and, per round, the ratio to the floor."""
+    """One line: per contestant the values seen (already in ``unit``) and, per round, the ratio to the floor.
 
-    def __init__(self, key: str, label: str, unit: str, bar: Bar | None = None) -> None:
+    ``judged`` are the columns that the bar is for: it is met where all of them meet it.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        label: str,
+        unit: str,
+        bar: Bar | None = None,
+        *,
+        columns: tuple[str, ...] = COLUMNS,
+        judged: tuple[str, ...] = ("sifaka",),
+    ) -> None:
         self.key = key
         self.label = label
         self.unit = unit
         self.bar = bar
+        self.columns = columns
+        self.judged = judged
         self.values: dict[str, list[float]] = {}
         self.ratios: dict[str, list[float]] = {}
         self.notes: dict[str, str] = {}
@@ -54,6 +72,12 @@ class Row:
         seen = self.ratio(name) if self.bar.of_floor else self.value(name)
         return None if seen is None else seen <= self.bar.limit
 
+    def is_met(self) -> bool | None:
+        """Whether all who are judged meet the bar; None where nobody is, or was measured."""
+        verdicts = [self.verdict(name) for name in self.judged]
+        known = [verdict for verdict in verdicts if verdict is not None]
+        return all(known) if known else None
+
     def to_dict(self) -> dict[str, object]:
         return {
             "label": self.label,
@@ -69,13 +93,14 @@ class Row:
                 }
                 for name, values in self.values.items()
             },
-            "sifaka_meets_bar": self.verdict("sifaka"),
+            "judged": self.judged,
+            "meets_bar": self.is_met(),
         }
 
     def to_line(self) -> str:
-        cells = "".join(self._cell(name).rjust(_CELL) for name in COLUMNS)
+        cells = "".join(self._cell(name).rjust(_CELL) for name in self.columns)
         label = f"{self.label}, {self.unit}" if self.unit else self.label
-        met = {True: "met", False: "MISSED", None: _NONE}[self.verdict("sifaka")]
+        met = {True: "met", False: "MISSED", None: _NONE}[self.is_met()]
         bar = f"   {self.bar.to_text(self.unit)}: {met}" if self.bar else ""
         return f"{label:<{_LABEL}}{cells}{bar}"
 
@@ -100,7 +125,7 @@ def number(value: float) -> str:
     return f"{value:.2f}"
 
 
-def header() -> str:
-    titles = "".join(name.rjust(_CELL) for name in COLUMNS)
-    line = f"{'':<{_LABEL}}{titles}   bar for sifaka"
+def header(columns: tuple[str, ...], *, barred: bool) -> str:
+    titles = "".join(name.rjust(_CELL) for name in columns)
+    line = f"{'':<{_LABEL}}{titles}" + "   bar for sifaka" * barred
     return f"{line}\n{'-' * len(line)}"

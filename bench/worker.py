@@ -1,17 +1,20 @@
 """A process of its own for each contestant, asked by lines of JSON: what one imports slows no other.
 
 Child: ``python -m bench.worker`` reads ``{"do": name, "with": {…}}`` and answers ``{"done": value}``
-or ``{"failed": traceback}``. Parent: `Workers` starts them when first asked and stops them at the end.
+or ``{"failed": traceback}``; the name is a function of `measure`, or ``module:function`` of another one here.
+Parent: `Workers` starts them when first asked and stops them at the end.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import select
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,7 +33,8 @@ class Workers:
         self._timeout_s = timeout_s
         self._running: dict[str, subprocess.Popen[str]] = {}
 
-    def ask(self, label: str, do: str, **arguments: Any) -> Any:
+    def ask(self, label: str, do: str, /, *, timeout_s: float | None = None, **arguments: Any) -> Any:
+        limit_s = timeout_s or self._timeout_s
         worker = self._running.get(label)
         if worker is None:
             worker = self._running[label] = subprocess.Popen(
@@ -42,9 +46,9 @@ class Workers:
             )
         worker.stdin.write(json.dumps({"do": do, "with": arguments}) + "\n")
         worker.stdin.flush()
-        if not select.select([worker.stdout], [], [], self._timeout_s)[0]:
+        if not select.select([worker.stdout], [], [], limit_s)[0]:
             self.stop(label)
-            raise WorkerError(f"{do} took more than {self._timeout_s:.0f} s")
+            raise WorkerError(f"{do} took more than {limit_s:.0f} s")
         line = worker.stdout.readline()
         if not line:
             self.stop(label)
@@ -73,15 +77,18 @@ class Workers:
             self.stop(label)
 
 
-def serve() -> None:
-    from bench import measure
+def _work(do: str) -> Callable[..., Any]:
+    module, _, function = do.rpartition(":")
+    return getattr(importlib.import_module(f"bench.{module or 'measure'}"), function)
 
+
+def serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a contestant prints must not be taken for an answer
     for line in sys.stdin:
         asked = json.loads(line)
         try:
-            answer = {"done": getattr(measure, asked["do"])(**asked["with"])}
+            answer = {"done": _work(asked["do"])(**asked["with"])}
         except Exception:  # noqa: BLE001  it is handed on to the parent as it is
             answer = {"failed": traceback.format_exc()}
         answers.write(json.dumps(answer) + "\n")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sifaka.errors import DamagedRecordError, DataError, FormatError, UnstorableError
 from sifaka.faults import KINDS, Fault
 from sifaka.log import codec
-from sifaka.log.codec import checksum_of, decode, encode
+from sifaka.log.codec import decode, encode, link_of
 from sifaka.log.records import (
     OPERATIONS,
     STATUSES,
@@ -240,7 +240,7 @@ def forged(body: bytes, *, version: int = 1, flags: int = 0, records: int = 1, r
 
 
 def test_a_newer_format_is_refused_by_name() -> None:
-    with pytest.raises(FormatError, match="format 9, this version of sifaka reads up to 1"):
+    with pytest.raises(FormatError, match="format 9, this version of sifaka reads up to 2"):
         decode(forged(b"?", version=9), **AT)
 
 
@@ -292,8 +292,8 @@ def test_what_imitates_our_own_records_comes_back_as_plain_data() -> None:
 
 def test_frames_are_linked() -> None:
     first = frame_of(Partial(1.0, 1, "one"))
-    second = encode([Partial(2.0, 1, "two")], chain_id="a chain", first=8, token=3, prev=checksum_of(first))
+    second = encode([Partial(2.0, 1, "two")], chain_id="a chain", first=8, token=3, prev=link_of(first))
     place: dict[str, Any] = {"chain_id": "a chain", "first": 8, "token": 3}
-    assert decode(second, **place, prev=checksum_of(first))
+    assert decode(second, **place, prev=link_of(first))
     with pytest.raises(DamagedRecordError, match="does not follow the record before it"):
-        decode(second, **place, prev=checksum_of(LARGE))
+        decode(second, **place, prev=link_of(LARGE))

@@ -13,12 +13,20 @@ from sifaka.engine.life import Intention
 from sifaka.engine.options import DEFAULTS, check_action, check_option, one_of
 from sifaka.engine.plan import BoundModel, BoundPart, Plan, bind_part, new_chain_id, resolve_model
 from sifaka.engine.run import Engine
-from sifaka.errors import ChainError, PartError, StorageError, UnknownChainError, UsageError
+from sifaka.errors import (
+    ChainError,
+    DamagedRecordError,
+    PartError,
+    StorageError,
+    UnknownChainError,
+    UsageError,
+)
 from sifaka.log.checkpoint import ChainCheckpoint
 from sifaka.log.fork import fork_point, forked
-from sifaka.log.records import Opened, Record
+from sifaka.log.records import Intent, Opened, Record
 from sifaka.log.state import State
 from sifaka.recovery.actions import RecoveryAction
+from sifaka.recovery.evidence import Evidence
 from sifaka.recovery.manager import RecoveryManager
 from sifaka.storage.base import Change, Storage
 from sifaka.storage.checkpoints import CachedCheckpointStorage
@@ -224,7 +232,7 @@ class Chain:
         try:
             engine = self._engine(self._state(lease), lease, recover=recover)
             with _saving_draft(engine):
-                thought = yield from drive(engine.run(action), journal, lease, self._clock)
+                thought = yield from drive(engine.run(action), journal, lease, self._clock, self._evidence)
             self._began = True
             return cast("Thought", thought)
         finally:
@@ -296,12 +304,16 @@ class Chain:
             engine = self._engine(state, lease, recover=recover, asynchronous=True)
             run = engine.run(action)
             with _saving_draft(engine):
-                thought = await adrive(run, journal, lease, self._clock, seen)
+                thought = await adrive(run, journal, lease, self._clock, self._evidence, seen)
             self._began = True
             return cast("Thought", thought)
         finally:
             self._began |= lease.next_seq > lease.first_seq
             await journal.off_loop(journal.release, lease)
+
+    @property
+    def _evidence(self) -> Evidence:
+        return Evidence(self._storage.cells, self._storage.search)
 
     def _state(self, lease: Lease) -> State:
         """The state the log is in, now that nobody else can write to it."""
@@ -359,7 +371,8 @@ class Chain:
         lease = journal.claim(self._chain_id, wait_s=wait)
         try:
             engine = self._engine(self._state(lease), lease)
-            return cast("bool", _result(drive(engine.apply(action), journal, lease, self._clock)))
+            applying = drive(engine.apply(action), journal, lease, self._clock, self._evidence)
+            return cast("bool", _result(applying))
         finally:
             self._began |= lease.next_seq > lease.first_seq
             journal.release(lease)
@@ -385,10 +398,12 @@ class Chain:
 
         It begins at the newest checkpoint that lies before record ``before``, is of that ``step`` (one
         of the seven) and of that ``iteration``, where these are given. What the first run paid is not
-        counted again. Raises UnknownChainError, and UsageError where no checkpoint fits.
+        counted again. Before a damaged record (``before`` is its number) it takes every sound record with
+        it, and calls whose results are lost behind are in doubt. Raises UnknownChainError,
+        DamagedRecordError, and UsageError where no checkpoint fits.
         """
         source = self._chain_id if chain_id is None else chain_id
-        records = fork_point(self._storage.records(source), before, step, iteration)
+        records, lost = self._shared(source, before, step, iteration)
         if not records:
             raise UsageError(
                 f"run {source!r} has no checkpoint before={before} step={step} iteration={iteration}"
@@ -415,10 +430,24 @@ class Chain:
                 want.settings,
                 parent=(source, len(records)),
             )
-            journal.append(lease, forked(records, opened), change)
+            journal.append(lease, forked(records, opened, lost), change)
         finally:
             journal.release(lease)
         return other
+
+    def _shared(
+        self, source: str, before: int | None, step: str | None, iteration: int | None
+    ) -> tuple[list[Record], list[Intent]]:
+        """The records that a fork takes with it, and the calls behind them whose results are lost."""
+        try:
+            return fork_point(list(self._storage.records(source)), before, step, iteration), []
+        except DamagedRecordError as error:
+            if before is None or before > error.first:
+                raise
+            saved = self._storage.salvage(source)
+            if (before, step, iteration) == (error.first, None, None):
+                return saved.sound, saved.lost
+            return fork_point(saved.sound, before, step, iteration), []
 
     # Looking back --------------------------------------------------------------------------
 

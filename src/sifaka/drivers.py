@@ -1,6 +1,6 @@
 """Performing what the engine yields: one synchronous driver, one asynchronous (floor 6).
 
-Both are loops over three effects and decide nothing. Each tells which records have become durable, as
+Both are loops over five effects and decide nothing. Each tells which records have become durable, as
 they do, which is what ``stream`` shows; the engine's result is theirs.
 """
 
@@ -16,9 +16,10 @@ from threading import Lock, Thread, get_ident
 from typing import TYPE_CHECKING, Any
 
 from sifaka.clock import Clock
-from sifaka.engine.effects import Append, Call, Done, Effect, Perform
+from sifaka.engine.effects import Append, Call, Consult, Done, Effect, Learn, Perform
 from sifaka.errors import FencedError
 from sifaka.log.records import Record
+from sifaka.recovery.evidence import Evidence
 from sifaka.storage.journal import Journal, Lease
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ WAITED_S = 0.001
 
 
 def drive(
-    engine: Generator[Effect, Any, Any], journal: Journal, lease: Lease, clock: Clock
+    engine: Generator[Effect, Any, Any], journal: Journal, lease: Lease, clock: Clock, evidence: Evidence
 ) -> Generator[list[Record], None, Any]:
     """Perform an engine's effects in this thread; yields the records made durable, returns its result."""
     calls = _Threads(clock)
@@ -53,6 +54,10 @@ def drive(
                 elif isinstance(effect, Perform):
                     _check_lease(lease)
                     answer = calls.perform(effect.calls)
+                elif isinstance(effect, Consult):
+                    answer = evidence.rank(effect.situation)
+                elif isinstance(effect, Learn):
+                    evidence.learn(lease.chain_id, effect.attempts)
                 else:
                     clock.sleep(max(0.0, effect.until - clock.time()))
             except BaseException as error:  # noqa: BLE001 - Ctrl-C: the engine saves what it has first
@@ -216,6 +221,7 @@ async def adrive(
     journal: Journal,
     lease: Lease,
     clock: Clock,
+    evidence: Evidence,
     seen: Callable[[list[Record]], Awaitable[None]] | None = None,
 ) -> Any:
     """As :func:`drive`, in the running event loop; ``seen`` is awaited with the records made durable."""
@@ -237,6 +243,10 @@ async def adrive(
                 elif isinstance(effect, Perform):
                     _check_lease(lease)
                     answer = await calls.perform(effect.calls)
+                elif isinstance(effect, Consult):
+                    answer = await journal.in_thread(evidence.rank, effect.situation)
+                elif isinstance(effect, Learn):
+                    await journal.in_thread(evidence.learn, lease.chain_id, effect.attempts)
                 else:
                     await clock.asleep(max(0.0, effect.until - clock.time()))
             except BaseException as error:  # noqa: BLE001 - cancelled: the engine saves what it has first

@@ -15,13 +15,16 @@
     │       └── MissingKeyError    a credential is not set
     ├── ModelError                 the provider: what a model call of ours failed with
     ├── StorageError               the store, or whoever runs it
-    │   ├── StoreUnreachableError  it cannot be opened or reached
+    │   ├── StoreUnreachableError  it cannot be opened or reached; a later try may succeed
+    │   ├── SimilarityError        similar cases cannot be had; a run goes on without them
     │   └── OwnershipError         somebody else has the run
     │       ├── OwnedError         a living owner holds the lease
-    │       └── FencedError        this owner lost the lease: its append was refused
+    │       ├── FencedError        this owner lost the lease: its append was refused
+    │       └── SplitHistoryError  two stores hold different continuations of the run
     ├── DataError                  the data: what is stored, or was to be stored
     │   ├── UnstorableError        a value no record can hold
     │   ├── DamagedRecordError     a record whose checksum is wrong
+    │   ├── ArchiveError           an archive that is none, or is damaged
     │   └── FormatError            a record of a newer format than this version reads
     └── ChainError                 a run stopped before it was done; its log is kept
 
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from sifaka.thought import Thought
 
 __all__ = [
+    "ArchiveError",
     "ChainError",
     "ChainIdError",
     "DamagedRecordError",
@@ -56,6 +60,8 @@ __all__ = [
     "PartError",
     "PlanChangedError",
     "SifakaError",
+    "SimilarityError",
+    "SplitHistoryError",
     "StorageError",
     "StoreUnreachableError",
     "UnknownChainError",
@@ -166,8 +172,12 @@ class StoreUnreachableError(StorageError):
     """The store cannot be opened or reached; ``url`` says which."""
 
     def __init__(self, url: str, why: str) -> None:
-        super().__init__(f"the store {url} cannot be opened: {why}")
+        super().__init__(f"the store {url} cannot be reached: {why}")
         self.url = url
+
+
+class SimilarityError(StorageError):
+    """Similar cases cannot be stored or found just now; a run goes on without them."""
 
 
 class OwnershipError(StorageError):
@@ -200,6 +210,44 @@ class FencedError(OwnershipError):
         self.seq = seq
 
 
+class SplitHistoryError(OwnershipError):
+    """Two stores hold different continuations of a run; nothing was merged and nothing was dropped.
+
+    ``primary_last`` (-1: no such run) and ``primary_token`` tell where the primary's log stands,
+    ``journal_first`` and ``journal_last`` which records the fallback journal holds; ``repeats`` is the number
+    of paid results in both since the split, ``repeats_usd`` their price in US dollars as far as it is known.
+    """
+
+    def __init__(
+        self,
+        chain_id: str,
+        why: str,
+        *,
+        primary_last: int,
+        primary_token: int,
+        journal_first: int,
+        journal_last: int,
+        repeats: int = 0,
+        repeats_usd: float = 0.0,
+    ) -> None:
+        head = f"record {primary_last}" if primary_last >= 0 else "no record"
+        paid = f"{repeats} results may have been paid twice (${repeats_usd:.2f}). " if repeats else ""
+        super().__init__(
+            f"the history of run {chain_id!r} is split: the primary ends at {head} under token "
+            f"{primary_token}, the fallback journal holds records {journal_first} to {journal_last}, and "
+            f"{why}. {paid}Nothing was merged. Either drop the journal's part with "
+            f"keep_primary({chain_id!r}), or make a run of its own with keep_journal_as({chain_id!r}, "
+            "new_id), or put the primary in order and call move_over()"
+        )
+        self.chain_id = chain_id
+        self.primary_last = primary_last
+        self.primary_token = primary_token
+        self.journal_first = journal_first
+        self.journal_last = journal_last
+        self.repeats = repeats
+        self.repeats_usd = repeats_usd
+
+
 class DataError(SifakaError):
     """Something stored, or about to be stored, is not what it must be."""
 
@@ -220,6 +268,14 @@ class DamagedRecordError(DataError):
         self.first = first
         self.last = last
         self.why = why
+
+
+class ArchiveError(DataError):
+    """The archive at ``path`` is none, or is damaged; nothing was written."""
+
+    def __init__(self, path: object, why: str) -> None:
+        super().__init__(f"the archive {path} cannot be used: {why}. Nothing was changed")
+        self.path = str(path)
 
 
 class FormatError(DataError):

@@ -1,7 +1,8 @@
-"""What the engine asks of a driver: three effects, as values (floor 5).
+"""What the engine asks of a driver: five effects, as values (floor 5).
 
-The engine yields an effect and is sent its answer: None for an :class:`Append` or a :class:`Sleep`,
-a :class:`Done` for a :class:`Perform`. A failed append is thrown into the engine and ends it.
+The engine yields an effect and is sent its answer: None for an :class:`Append`, a :class:`Learn` or a
+:class:`Sleep`, a :class:`Done` for a :class:`Perform`, the ranked actions for a :class:`Consult`. A failed
+append is thrown into the engine and ends it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from typing import Any
 import msgspec
 
 from sifaka.log.records import Record
+from sifaka.recovery.evidence import Attempt
+from sifaka.recovery.ranking import Situation
 from sifaka.storage.base import Change
 
-__all__ = ["Append", "Call", "Done", "Effect", "Perform", "Sleep"]
+__all__ = ["Append", "Call", "Consult", "Done", "Effect", "Learn", "Perform", "Sleep"]
 
 
 class Append(msgspec.Struct, frozen=True, gc=False):
@@ -62,4 +65,16 @@ class Sleep(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
-Effect = Append | Perform | Sleep
+class Consult(msgspec.Struct, frozen=True, gc=False):
+    """Rank the actions that may help here, by what the store's history says."""
+
+    situation: Situation
+
+
+class Learn(msgspec.Struct, frozen=True, gc=False):
+    """Remember what came of these attempts; their outcomes are durable."""
+
+    attempts: list[Attempt]
+
+
+Effect = Append | Perform | Sleep | Consult | Learn

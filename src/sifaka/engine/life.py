@@ -8,12 +8,13 @@ from typing import Any, cast
 import msgspec
 
 from sifaka.clock import Clock
-from sifaka.engine.effects import Append, Effect
+from sifaka.engine.effects import Append, Effect, Learn
 from sifaka.engine.options import ENGINE_OPTIONS
 from sifaka.engine.plan import BoundModel, Plan, resolve_model
 from sifaka.engine.steps import OPERATION_TABLE
 from sifaka.log.records import Record
 from sifaka.log.state import State
+from sifaka.recovery.evidence import Attempt
 from sifaka.recovery.limits import Budget, Limits
 from sifaka.storage.base import Change
 
@@ -69,6 +70,7 @@ class Life:
         self.change: Change | None = None
         """What the next append changes in the run's entry."""
         self._pending: list[Record] = []
+        self._lessons: list[Attempt] = []
         self._models: dict[Any, BoundModel] = {}
         self._keys = 0
         self._durability: Any = want.settings.get("durability", "step")
@@ -91,6 +93,9 @@ class Life:
             records, self._pending = self._pending, []
             change, self.change = self.change, None
             yield Append(records, change)
+            if self._lessons:
+                lessons, self._lessons = self._lessons, []
+                yield Learn(lessons)
 
     def _is_due(self) -> bool:
         mode = self._durability

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from sifaka.clock import Clock
-from sifaka.engine.effects import Effect, Sleep
+from sifaka.engine.effects import Consult, Effect, Sleep
 from sifaka.engine.life import Intention, Life
 from sifaka.engine.phase import Failure, Stopped, run_together
 from sifaka.engine.plan import BoundPart, Plan
@@ -40,12 +40,13 @@ from sifaka.log.records import (
 from sifaka.log.state import State
 from sifaka.parts import Reply, Request
 from sifaka.recovery.actions import RecoveryAction, move
+from sifaka.recovery.evidence import Attempt
 from sifaka.recovery.limits import refusal, stated_waits, with_wait
-from sifaka.recovery.ranking import Situation, rank
+from sifaka.recovery.ranking import Situation
 from sifaka.storage.base import Change
 from sifaka.thought import CriticFeedback, Thought, ValidationResult
 
-__all__ = ["Engine", "suggestions"]
+__all__ = ["Engine", "situation"]
 
 
 class Engine(Life):
@@ -54,6 +55,7 @@ class Engine(Life):
     def __init__(self, state: State, plan: Plan, want: Intention, clock: Clock) -> None:
         super().__init__(state, plan, want, clock)
         self._model_part = BoundPart("model", "model", self._generate, asks=True)
+        self._fault_text = ""
 
     # A life --------------------------------------------------------------------------------
 
@@ -335,16 +337,17 @@ class Engine(Life):
         # A fault that will not pass by itself decides: retrying the others would be in vain.
         faults = sorted(failure.faults, key=lambda one: one[0].fault.transient)
         record, error = faults[0]
+        actions: list[RecoveryAction] = yield Consult(situation(self.state, record))
         if not self.want.recover:
-            yield from self._give_up(record, error, _why(record))
+            yield from self._give_up(record, error, _why(record), actions)
         if self.want.on_doubt == "stop" and any(one.intent in self.state.doubts for one, _ in faults):
             doubt = f"{_why(record)}; it may have been paid, and on_doubt is 'stop'"
-            yield from self._give_up(record, error, doubt)
+            yield from self._give_up(record, error, doubt, actions)
         alike = [one for one, _ in faults if one.fault.transient == record.fault.transient]
         parts = tuple(one.part for one in alike)
         refused: list[str] = []
         seed = f"{self.state.chain_id}:{self.state.next_seq}"
-        for suggested in suggestions(self.state, record):
+        for suggested in actions:
             action = with_wait(suggested, alike, seed)
             why = refusal(action, self.state, parts, self.limits, self.budget, self.clock.time())
             if why is None:
@@ -352,7 +355,7 @@ class Engine(Life):
                 return
             refused.append(f"{action.strategy.value}: {why}")
         tried = f" ({'; '.join(dict.fromkeys(refused))})" if refused else ""
-        yield from self._give_up(record, error, f"{_why(record)}, and nothing is left to try{tried}")
+        yield from self._give_up(record, error, f"{_why(record)}, and nothing is left to try{tried}", actions)
 
     def _recover(
         self,
@@ -401,6 +404,7 @@ class Engine(Life):
             waits_for=waits_for,
         )
         self.emit(recovery)
+        self._fault_text = fault.fault.message if fault else ""
         return recovery
 
     def _conclude(self, *, success: bool) -> None:
@@ -409,6 +413,9 @@ class Engine(Life):
         if state.recovery is None:
             return
         seq, record = state.recovery.seq, state.recovery.record
+        if record.counts and record.error_kind:  # a stated wait was no attempt
+            model = str(state.options.get("model", ""))
+            self._lessons.append(Attempt(seq, record, self._fault_text, model, success))
         cost = state.totals.cost_usd - state.recovery.totals.cost_usd
         self.emit(Outcome(now, seq, success, cost, max(0.0, now - record.at)))
 
@@ -420,8 +427,9 @@ class Engine(Life):
             if here >= (recovery.record.iteration, OPERATIONS.index(recovery.record.operation)):
                 self._conclude(success=True)
 
-    def _give_up(self, record: Faulted, error: BaseException, reason: str) -> Generator[Effect, Any, None]:
-        actions = suggestions(self.state, record)
+    def _give_up(
+        self, record: Faulted, error: BaseException, reason: str, actions: list[RecoveryAction]
+    ) -> Generator[Effect, Any, None]:
         yield from self._stop("failed", reason, record.fault.signature)
         raise self._error(reason, record, actions) from error
 
@@ -446,17 +454,17 @@ class Engine(Life):
         )
 
 
-def suggestions(state: State, record: Faulted) -> list[RecoveryAction]:
-    """The actions that may help after the fault that ``record`` tells of, best first."""
-    situation = Situation(
+def situation(state: State, record: Faulted) -> Situation:
+    """What a ranking has to know after the fault that ``record`` tells of."""
+    return Situation(
         fault=record.fault,
         position=state.position,
         part=record.part,
         options=state.options,
         tried=state.tried,
         prompt_chars=sum(len(document.text) for document in state.all_documents),
+        chain_id=state.chain_id,
     )
-    return rank(situation)
 
 
 def _why(record: Faulted) -> str:

@@ -65,7 +65,7 @@ def checkpoints(chain_id: str, records: Iterable[Record]) -> Iterator[ChainCheck
     state = State(chain_id)
     for record in records:
         # A step that ends an iteration shows the iteration it ends, so look before it is left.
-        before = state.thought() if isinstance(record, Reached) else None
+        before = state.thought() if isinstance(record, Reached) and not record.trimmed else None
         state.apply(record)
         if before is not None and isinstance(record, Reached):
             yield checkpoint_of(state, record, before)

@@ -1,10 +1,12 @@
 """Records to bytes and back: one checksummed, compressed frame an append (floor 2).
 
 A frame is a 16-byte header and a body. The header (little-endian) holds format version, flags
-(1: zstd), number of records, raw length of the body, checksum of the frame before it, and checksum.
-The checksum (CRC-32) covers chain id, sequence number, fencing token, header and stored body, so a
-frame that was moved, spliced or edited is found; the link to the frame before finds a missing one.
-The body is a msgpack array of records. It is an unkeyed checksum: it finds damage, not a forger.
+(1: zstd, 2: trimmed), number of records, raw length of the body, checksum of the frame before it, and
+checksum. The checksum (CRC-32) covers chain id, sequence number, fencing token, header and stored body, so
+a frame that was moved, spliced or edited is found; the link to the frame before finds a missing one.
+The body is a msgpack array of records. A trimmed frame stands for frames whose texts were cleaned up: four
+bytes between header and body hold what the frame behind it links to. It is an unkeyed checksum: it finds
+damage, not a forger.
 """
 
 from __future__ import annotations
@@ -23,23 +25,26 @@ from sifaka.log.records import Record
 __all__ = [
     "BODY_BYTES_MAX",
     "FORMAT",
-    "checksum_of",
     "decode",
     "encode",
+    "is_trimmed",
+    "link_of",
+    "raw_bytes",
 ]
 
-FORMAT = 1
-"""The newest format this version reads, and the one it writes."""
+FORMAT = 2
+"""The newest format this version reads. A frame says the oldest one that has all it uses."""
 BODY_BYTES_MAX = 256 * 1024 * 1024
 """The largest body, before compression, that is written or read."""
 COMPRESS_FROM_BYTES = 300
 """Smaller bodies are stored as they are: zstd's own header would eat what it saves."""
 ZSTD_LEVEL = 1
 """On English of 1 to 10 kB level 3 saves nothing more and takes a quarter longer: see docs/adr."""
-_ZSTD = 1
+_ZSTD, _TRIMMED = 1, 2
 
 _HEADER = struct.Struct("<BBHIII")
 _PLACE = struct.Struct("<QQ")
+_LINK = struct.Struct("<I")
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Record])
 
@@ -55,11 +60,21 @@ class _Zstd(threading.local):
 _zstd = _Zstd()
 
 
-def encode(records: Sequence[Record], *, chain_id: str, first: int, token: int, prev: int) -> bytes:
+def encode(
+    records: Sequence[Record],
+    *,
+    chain_id: str,
+    first: int,
+    token: int,
+    prev: int,
+    link: int | None = None,
+    compress: bool = True,
+) -> bytes:
     """One frame for ``records``, of which the first is number ``first`` of its chain.
 
-    ``token`` is the writer's fencing token, ``prev`` the checksum of the frame before (0 at the start).
-    Raises UnstorableError for a value no record can hold.
+    ``token`` is the writer's fencing token, ``prev`` what the frame before is linked by (0 at the start).
+    ``link`` is given for a trimmed frame: what the frame behind it links to. Raises UnstorableError for a
+    value no record can hold.
     """
     try:
         body = _encoder.encode(records)
@@ -73,12 +88,14 @@ def encode(records: Sequence[Record], *, chain_id: str, first: int, token: int, 
         raise UnstorableError(
             f"record {first} of run {chain_id!r} has {raw:,} bytes, the limit is {BODY_BYTES_MAX:,}"
         )
-    flags = 0
-    if raw >= COMPRESS_FROM_BYTES:
+    version, flags = 1, 0
+    if compress and raw >= COMPRESS_FROM_BYTES:
         packed = _zstd.compress(body)
         if len(packed) < raw:
             body, flags = packed, _ZSTD
-    head = _HEADER.pack(FORMAT, flags, len(records), raw, prev, 0)[:12]
+    if link is not None:
+        version, flags, body = 2, flags | _TRIMMED, _LINK.pack(link) + body
+    head = _HEADER.pack(version, flags, len(records), raw, prev, 0)[:12]
     crc = crc32(body, crc32(head, _seed(chain_id, first, token)))
     return head + crc.to_bytes(4, "little") + body
 
@@ -103,8 +120,9 @@ def decode(frame: bytes, *, chain_id: str, first: int, token: int, prev: int | N
         raise damaged("it does not follow the record before it", count)
     if raw > BODY_BYTES_MAX:
         raise damaged(f"it claims {raw:,} bytes", count)
+    body = frame[16 + _LINK.size :] if flags & _TRIMMED else frame[16:]
     try:
-        body = _unpack(frame[16:], raw) if flags & _ZSTD else frame[16:]
+        body = _unpack(body, raw) if flags & _ZSTD else body
         records = _decoder.decode(body)
     except (zstandard.ZstdError, msgspec.DecodeError, ValueError, RecursionError) as error:
         raise damaged(f"it cannot be decoded: {error}", count) from error
@@ -124,6 +142,17 @@ def _seed(chain_id: str, first: int, token: int) -> int:
     return crc32(chain_id.encode(), crc32(_PLACE.pack(first, token)))
 
 
-def checksum_of(frame: bytes) -> int:
-    """The checksum in a frame's header: what the next frame links to."""
-    return int.from_bytes(frame[12:16], "little")
+def is_trimmed(frame: bytes) -> bool:
+    """Whether a frame stands for others, whose texts were cleaned up."""
+    return len(frame) > _HEADER.size and bool(frame[1] & _TRIMMED)
+
+
+def link_of(frame: bytes) -> int:
+    """What the next frame links to: the checksum of this one, or of the last one that it stands for."""
+    at = _HEADER.size if is_trimmed(frame) else 12
+    return int.from_bytes(frame[at : at + 4], "little")
+
+
+def raw_bytes(frame: bytes) -> int:
+    """How many bytes a frame's body has before compression, as its header says; 0 for no frame at all."""
+    return int(_HEADER.unpack_from(frame)[3]) if len(frame) >= _HEADER.size else 0

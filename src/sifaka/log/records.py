@@ -269,7 +269,8 @@ class Outcome(_Record, frozen=True, tag=8):
 class Reached(_Record, frozen=True, tag=9):
     """A named step: this is the checkpoint. ``recovery_point`` and ``to`` say where a resume goes on.
 
-    ``seconds`` is the time spent in this step, parallel parts counted once.
+    ``seconds`` is the time spent in this step, parallel parts counted once. ``trimmed`` says that the
+    texts up to here were cleaned up: it is no checkpoint any more.
     """
 
     step: Step
@@ -277,6 +278,7 @@ class Reached(_Record, frozen=True, tag=9):
     to: Position
     seconds: float = 0.0
     summary: Summary | None = None
+    trimmed: bool = False
 
 
 class Closed(_Record, frozen=True, tag=10):

@@ -168,7 +168,7 @@ class LocalModel:
         with one.held(deadline.left_s()):
             try:
                 one.stream(_body(prompt, options), on_chunk)
-            except (ValueError, RuntimeError) as error:  # a request the library can't read
+            except (TypeError, ValueError, RuntimeError) as error:  # a request the library can't read
                 message = f"{self.name} refused the request: {error}"
                 raise ModelError(message, kind="invalid_request") from error
         return answer.reply(not_applied)

@@ -11,7 +11,8 @@ from sifaka.faults import classify
 from sifaka.log.checkpoint import ChainCheckpoint
 from sifaka.log.records import Outcome, Position, Record, Recovery
 from sifaka.recovery.actions import RecoveryAction
-from sifaka.recovery.ranking import Situation, rank
+from sifaka.recovery.evidence import Evidence
+from sifaka.recovery.ranking import Situation
 from sifaka.storage.base import Storage
 from sifaka.storage.checkpoints import CachedCheckpointStorage
 from sifaka.storage.urls import open_storage
@@ -24,6 +25,7 @@ class RecoveryManager:
 
     def __init__(self, checkpoint_storage: CachedCheckpointStorage | Storage | str) -> None:
         self.checkpoint_storage = open_storage(checkpoint_storage)
+        self._evidence = Evidence(self.checkpoint_storage.cells, self.checkpoint_storage.search)
 
     def analyze_failure(
         self, checkpoint: ChainCheckpoint | None, error: BaseException
@@ -38,13 +40,14 @@ class RecoveryManager:
             at = Position(point, iteration)  # type: ignore[arg-type]
             parameters = checkpoint.metadata.get("parameters", {})
         documents = checkpoint.thought.pre_generation_context if checkpoint is not None else ()
-        return rank(
+        return self._evidence.rank(
             Situation(
                 fault=classify(cause or error),
                 position=at,
                 part="",
                 options=parameters,
                 prompt_chars=sum(len(document.text) for document in documents),
+                chain_id=checkpoint.chain_id if checkpoint is not None else "",
             )
         )
 
@@ -59,9 +62,9 @@ class RecoveryManager:
             return []
         return recovery_history(self.checkpoint_storage.records(chain_id))
 
-    def cleanup_old_checkpoints(self, max_age_days: float = 30) -> int:
-        """Remove runs that ended more than ``max_age_days`` days ago; the checkpoints removed."""
-        return self.checkpoint_storage.cleanup_old_checkpoints(max_age_days)
+    def cleanup_old_checkpoints(self, max_age_days: float | None = 30, **more: Any) -> int:
+        """As :meth:`CachedCheckpointStorage.cleanup_old_checkpoints`, which see."""
+        return self.checkpoint_storage.cleanup_old_checkpoints(max_age_days, **more)
 
 
 def recovery_history(records: Iterable[Record]) -> list[dict[str, Any]]:

@@ -2,28 +2,42 @@
 
 Where no history speaks, confidence comes from the table below: written-down priors, each with its
 reason. What was tried at this very step counts at once: p = (worked + m * prior) / (tried + m), the
-posterior mean of a Beta-Bernoulli model with a prior worth m = 4 observations.
+posterior mean of a Beta-Bernoulli model with a prior worth m = 4 observations. So do the store's counts for
+this kind of fault at this operation, and half of what similar cases say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sifaka.faults import Fault
 from sifaka.log.records import Position
 from sifaka.recovery.actions import SKIPPABLE, RecoveryAction, RecoveryStrategy
 
-__all__ = ["PRIORS", "PRIOR_STRENGTH", "Prior", "Situation", "rank"]
+__all__ = ["PRIORS", "PRIOR_STRENGTH", "Counts", "Prior", "Situation", "rank"]
 
 PRIOR_STRENGTH = 4.0
 """How many observations the prior is worth (m)."""
+
+SIMILAR_WEIGHT = 0.5
+"""What a similar case counts, beside one of the same kind at the same operation."""
+
+Counts = Mapping[str, tuple[int, int]]
+"""Strategy to (tried, worked)."""
+NOTHING: Counts = MappingProxyType({})
+"""No counts."""
 
 _S = RecoveryStrategy
 
 
 class Situation(NamedTuple):
-    """What a ranking looks at: the fault, where, with which settings, and what was tried there."""
+    """What a ranking looks at: the fault, where, with which settings, and what was tried there.
+
+    ``counts`` is what the store knows of this kind of fault at this operation, ``similar`` what came of
+    similar cases, ``note`` why either may be missing.
+    """
 
     fault: Fault
     position: Position
@@ -31,6 +45,10 @@ class Situation(NamedTuple):
     options: Mapping[str, Any]
     tried: Sequence[str] = ()
     prompt_chars: int = 0
+    chain_id: str = ""
+    counts: Counts = NOTHING
+    similar: Counts = NOTHING
+    note: str = ""
 
 
 class Prior(NamedTuple):
@@ -157,14 +175,13 @@ def _candidates(at: Situation) -> Iterator[RecoveryAction]:
         if parameters is None or _pointless(prior.strategy, at, in_generation=in_generation):
             continue
         tried = sum(name == prior.strategy.value for name in at.tried)
-        confidence = PRIOR_STRENGTH * prior.confidence / (PRIOR_STRENGTH + tried)
         yield RecoveryAction(
             strategy=prior.strategy,
             description=_describe(prior, at, parameters),
-            confidence=round(confidence, 4),
+            confidence=round(_confidence(prior, at, tried), 4),
             parameters=parameters,
             applies_when=APPLIES_WHEN[prior.strategy],
-            evidence=_evidence(prior, tried),
+            evidence=_evidence(prior, at, tried),
         )
 
 
@@ -175,9 +192,24 @@ def _pointless(strategy: RecoveryStrategy, at: Situation, *, in_generation: bool
     return in_generation and strategy is _S.RESTART_FROM_GENERATION and not at.position.iteration
 
 
-def _evidence(prior: Prior, tried: int) -> str:
-    here = f"; tried {tried} times at this step without success" if tried else ""
-    return f"no history yet, a prior of {prior.confidence:.0%}: {prior.why}{here}"
+def _confidence(prior: Prior, at: Situation, tried_here: int) -> float:
+    tried, worked = at.counts.get(prior.strategy.value, (0, 0))
+    like, like_worked = at.similar.get(prior.strategy.value, (0, 0))
+    successes = PRIOR_STRENGTH * prior.confidence + worked + SIMILAR_WEIGHT * like_worked
+    return successes / (PRIOR_STRENGTH + tried + SIMILAR_WEIGHT * like + tried_here)
+
+
+def _evidence(prior: Prior, at: Situation, tried_here: int) -> str:
+    """The counts behind a confidence, in words."""
+    name, said = prior.strategy.value, list[str]()
+    for counts, where in ((at.counts, f"for {at.fault.kind} at {at.position.operation}"), (at.similar, "")):
+        tried, worked = counts.get(name, (0, 0))
+        if tried:
+            said.append(f"worked {worked} of {tried} {where or 'in similar cases'}")
+    history = ", ".join(said) or "no history yet"
+    here = f"; tried {tried_here} times at this step without success" if tried_here else ""
+    note = f" ({at.note})" if at.note else ""
+    return f"{history}, a prior of {prior.confidence:.0%}: {prior.why}{here}{note}"
 
 
 def _describe(prior: Prior, at: Situation, parameters: Mapping[str, Any]) -> str:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from sifaka.errors import OwnedError, UnknownChainError
 from sifaka.log.checkpoint import ChainCheckpoint, checkpoints
-from sifaka.log.records import Record
+from sifaka.log.records import Record, Status
 from sifaka.storage.base import Entry, Query, Storage
+from sifaka.storage.cells import SharedCells
+from sifaka.storage.checking import Salvage, salvage
 from sifaka.storage.journal import Journal
-from sifaka.storage.leases import LEASE_S, is_dead
+from sifaka.storage.leases import LEASE_S, decode, is_dead
+from sifaka.storage.moving import is_running
 from sifaka.storage.reading import Loaded, load, load_whole, read
+from sifaka.storage.retention import ENDED, clean_up
+from sifaka.storage.similarity.guarded import GuardedSimilarity
 
 __all__ = ["CachedCheckpointStorage"]
 
-DAY_S = 86_400.0
 PAGE = 500
-"""How many runs a clean-up looks at together."""
+"""How many runs are looked at together."""
 
 
 class CachedCheckpointStorage:
@@ -32,6 +38,10 @@ class CachedCheckpointStorage:
     def __init__(self, storage: Storage, *, lease_s: float = LEASE_S) -> None:
         self.storage = storage
         self.journal = Journal(storage, lease_s=lease_s)
+        self.cells = SharedCells(storage)
+        search = getattr(storage, "search", None)
+        self.search = None if search is None else GuardedSimilarity(search, clock=storage.clock)
+        """Finds similar faults, where the storage has a tier that can."""
 
     def records(self, chain_id: str) -> Iterator[Record]:
         """The run's records, oldest first, verified. Raises UnknownChainError, DamagedRecordError."""
@@ -73,14 +83,22 @@ class CachedCheckpointStorage:
         """How much is stored, how old it is, and what it would survive.
 
         ``total_checkpoints``, ``storage_size_bytes``, ``oldest_checkpoint`` and ``newest_checkpoint``
-        (datetimes, or None), ``chains`` (number by status), ``records``, ``durability``, ``url``.
+        (datetimes, or None), ``chains`` (number by status), ``records``, ``raw_bytes`` and ``stored_bytes``
+        (the records before and after compression), ``write_latency_p50_s`` and ``write_latency_p99_s``
+        (seconds, of this process's newest commits; None without any), ``durability``, ``url``.
         """
         stats = self.storage.measure()
         for name in ("oldest_checkpoint", "newest_checkpoint"):
             if stats[name] is not None:
                 stats[name] = datetime.fromtimestamp(stats[name], UTC)
         self._count_interrupted(stats["chains"])
-        return stats | {"durability": self.storage.durability, "url": self.storage.url}
+        p50, p99 = self.journal.write_latencies_s()
+        return stats | {
+            "durability": self.storage.durability,
+            "url": self.storage.url,
+            "write_latency_p50_s": p50,
+            "write_latency_p99_s": p99,
+        }
 
     def _count_interrupted(self, chains: dict[str, int]) -> None:
         """Move runs whose owner is gone from where they stopped to where they belong."""
@@ -94,16 +112,47 @@ class CachedCheckpointStorage:
         for status in [status for status, count in chains.items() if not count]:
             del chains[status]
 
-    def cleanup_old_checkpoints(self, max_age_days: float = 30) -> int:
+    def cleanup_old_checkpoints(
+        self,
+        max_age_days: float | None = 30,
+        *,
+        keep: int | None = None,
+        statuses: Sequence[Status] = ENDED,
+        archive: str | os.PathLike[str] | None = None,
+    ) -> int:
         """Remove runs that ended more than ``max_age_days`` days ago; the number of checkpoints removed.
 
-        Ended are done, failed and cancelled ones. It may be interrupted and repeated.
+        Ended are done, failed and cancelled ones; ``statuses`` takes some of these. None as an age removes
+        none. ``keep`` takes the texts of older iterations away from the runs that stay, so that the newest
+        ``keep`` checkpoints of each remain, its result, and all that is counted. ``archive`` is a folder:
+        what is removed is written into a file there first (see :mod:`sifaka.storage.archive`), but for
+        damaged runs, which stay. A run that goes on is never touched. It may be interrupted and repeated.
+        Raises UsageError, ValueError.
         """
-        if max_age_days < 0:
-            raise ValueError(f"max_age_days is {max_age_days}; it must not be negative")
-        before = self.storage.now() - max_age_days * DAY_S
-        old = Query(statuses=("done", "failed", "cancelled"), updated_before=before, limit=PAGE)
-        removed = 0
-        while found := self.storage.entries(old):
-            removed += self.storage.delete([entry.chain_id for entry in found])
+        from sifaka.storage.archive import archive as write_archive
+
+        def into(page: Sequence[Entry]) -> Sequence[Entry]:
+            return page if archive is None else write_archive(self.storage, archive, page)[1]
+
+        keeper = None if archive is None else into
+        return clean_up(self.storage, max_age_days=max_age_days, keep=keep, statuses=statuses, archive=keeper)
+
+    def delete_chain(self, chain_id: str) -> int:
+        """Remove one run that nobody is running, whatever its status; the checkpoints removed.
+
+        Raises UnknownChainError, OwnedError.
+        """
+        storage = self.storage
+        entry = storage.entry(chain_id)
+        if entry is None:
+            raise UnknownChainError(chain_id)
+        if is_running(storage, entry):
+            left = entry.lease_until - storage.now()
+            raise OwnedError(chain_id, str(decode(entry.owner)), entry.lease_until, left)
+        removed = storage.delete([entry])
+        storage.compact()
         return removed
+
+    def salvage(self, chain_id: str) -> Salvage:
+        """What can be saved of a run, damaged or not. Raises UnknownChainError."""
+        return salvage(self.storage, chain_id)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary, proxy
 
-from sifaka.errors import FencedError, StorageError
+from sifaka.errors import FencedError, StorageError, StoreUnreachableError
 from sifaka.storage.base import Storage, Write
 from sifaka.storage.held import Lease
 from sifaka.storage.locks import ProcessLock
 
 if TYPE_CHECKING:
     import asyncio
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["Committer", "Pending"]
+
+_T = TypeVar("_T")
 
 RUNS_A_TICK = 16
 """Runs that go on in one tick of an event loop: about 2 ms of work."""
@@ -25,6 +28,12 @@ ROWS_A_COMMIT = 64
 """Appends that are committed together at the most: about 1 ms of work."""
 SLOW_COMMIT_S = 0.005
 """Commits that take longer than this on average leave the event loop for a thread."""
+THREADS = 4
+"""Threads for a store that is not local. Its own, so that busy parts of a program do not hold it up."""
+LATENCIES = 1_024
+"""So many of the newest commits are kept to tell how long one takes."""
+PAUSE_S_MAX = 1.0
+"""The longest pause before a store that could not be reached is tried again."""
 
 
 class Pending:
@@ -56,6 +65,10 @@ class Committer:
         self._lock = ProcessLock()
         self._pid = os.getpid()
         self._loops: WeakKeyDictionary[Any, _LoopTurns] = WeakKeyDictionary()
+        self._threads: ThreadPoolExecutor | None = None
+        self._threads_pid = 0
+        self.latencies_s: deque[float] = deque(maxlen=LATENCIES)
+        """Seconds that the newest commits of this process took."""
 
     def put(self, pending: Pending) -> None:
         """Commit an append at once, with what other threads have put meanwhile."""
@@ -85,43 +98,102 @@ class Committer:
             turns = self._loops[loop] = _LoopTurns(self, loop)
         return turns
 
+    async def in_thread(self, work: Callable[..., _T], *args: Any) -> _T:
+        """The result of ``work``, done in one of the store's own threads."""
+        import asyncio
+
+        return await asyncio.get_running_loop().run_in_executor(self.threads(), partial(work, *args))
+
+    def threads(self) -> ThreadPoolExecutor:
+        """The store's own threads; a fork starts anew."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        with self._lock:
+            if self._threads is None or self._threads_pid != os.getpid():
+                self._threads_pid = os.getpid()
+                self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="sifaka-store")
+            return self._threads
+
     def commit(self, batch: Sequence[Pending], *, patient: bool = True) -> bool:
         """Write a batch and settle all in it; False, and nothing done, where it would have to wait.
 
         Not being ``patient`` is for event loops: another process may be writing to the store just now.
         """
-        writes = [pending.write for pending in batch]
+        start = self.storage.clock.monotonic()
         try:
-            accepted = self.storage.write(writes) if patient else self.storage.try_write(writes)
+            if not self._commit(batch, patient=patient):
+                return False
         except StorageError as error:
             self._settle_after_failure(batch, error)
-            return True
         except Exception as error:  # noqa: BLE001 - a hook's mistake must not leave anybody waiting
             failure = StorageError(f"the store failed: {error!r}")
             failure.__cause__ = error
             self._settle_after_failure(batch, failure)
-            return True
         except BaseException:  # Ctrl-C in mid-commit, for one
             self._settle_after_failure(batch, StorageError("the commit was interrupted"))
             raise
+        else:
+            self.latencies_s.append(self.storage.clock.monotonic() - start)
+        return True
+
+    def _commit(self, batch: Sequence[Pending], *, patient: bool) -> bool:
+        writes = [pending.write for pending in batch]
+        try:
+            accepted = self.storage.write(writes) if patient else self.storage.try_write(writes)
+        except StoreUnreachableError as error:
+            if self.storage.patience_s and not patient:
+                return False
+            self._persist(batch, error)
+            return True
         if accepted is None:
             return False
         for pending, yes in zip(batch, accepted, strict=True):
             pending.settle(None if yes else self._refused(pending))
         return True
 
+    def _persist(self, batch: Sequence[Pending], error: StoreUnreachableError) -> None:
+        """Try again while the store's patience lasts; what has arrived all the same is not sent again."""
+        clock = self.storage.clock
+        give_up_at, pause_s = clock.monotonic() + self.storage.patience_s, 0.05
+        while clock.monotonic() < give_up_at:
+            clock.sleep(pause_s)
+            pause_s = min(2 * pause_s, PAUSE_S_MAX)
+            try:
+                self.storage.reset()
+                left = [pending for pending in batch if not self._has_arrived(pending)]
+                accepted = self.storage.write([pending.write for pending in left])
+            except StoreUnreachableError as again:
+                error = again
+                continue
+            for pending, yes in zip(left, accepted, strict=True):
+                # An attempt that was believed lost may have been carried out only now.
+                if yes or self._has_arrived(pending):
+                    pending.settle(None)
+                else:
+                    pending.settle(self._refused(pending))
+            return
+        raise error
+
+    def _has_arrived(self, pending: Pending) -> bool:
+        """Whether the append is in the store; it is settled then."""
+        row = pending.write.row
+        if not pending.done:
+            stored = next(self.storage.rows(row.chain_id, row.first, row.last), None)
+            if stored is not None and stored.frame == row.frame:
+                pending.settle(None)
+        return pending.done
+
     def _refused(self, pending: Pending) -> StorageError:
         row = pending.write.row
-        return FencedError(row.chain_id, row.token, row.first)
+        return self.storage.refusal(row) or FencedError(row.chain_id, row.token, row.first)
 
     def _settle_after_failure(self, batch: Sequence[Pending], error: StorageError) -> None:
         """The commit failed, or only its acknowledgement was lost: look before saying which."""
         try:
             self.storage.reset()
             for pending in batch:
-                row = pending.write.row
-                stored = next(self.storage.rows(row.chain_id, row.first, row.last), None)
-                pending.settle(None if stored == row else error)
+                if not self._has_arrived(pending):
+                    pending.settle(error)
         except StorageError:
             for pending in batch:
                 if not pending.done:
@@ -199,7 +271,7 @@ class _LoopTurns:
             return
         # In the thread nobody waits for the loop, so a slow disk delays appends and nothing else.
         self._committing = True
-        work = self._loop.run_in_executor(None, self._commit, batch)
+        work = self._loop.run_in_executor(self._committer.threads(), self._commit, batch)
         work.add_done_callback(partial(self._committed, batch))
 
     def _commit(self, batch: Sequence[Pending], *, patient: bool = True) -> bool:

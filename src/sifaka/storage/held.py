@@ -6,8 +6,8 @@ import os
 import threading
 import time
 
-from sifaka.log.codec import checksum_of
-from sifaka.storage.base import Row, Storage
+from sifaka.log.codec import link_of
+from sifaka.storage.base import Renewal, Row, Storage
 
 __all__ = ["Keeper", "Lease"]
 
@@ -27,6 +27,7 @@ class Lease:
         "renewed_at",
         "token",
         "took_over",
+        "was_used",
     )
 
     def __init__(
@@ -52,6 +53,8 @@ class Lease:
         self.prev = 0
         self.label = ""
         self.lost = False
+        self.was_used = False
+        """True once an append was tried, whatever came of it: the run may be in the store."""
 
     def begin_at(self, seq: int, prev: int) -> None:
         """The log's next record is number ``seq``, its last row's checksum ``prev``."""
@@ -61,7 +64,7 @@ class Lease:
     def advance(self, row: Row) -> None:
         """The log holds ``row``."""
         self.next_seq = row.last + 1
-        self.prev = checksum_of(row.frame)
+        self.prev = link_of(row.frame)
 
 
 class Keeper:
@@ -92,19 +95,21 @@ class Keeper:
         return not self._held
 
     def renew(self) -> None:
-        """Renew what is held; a lease that somebody took over is marked lost and let go."""
-        for lease in list(self._held):
-            if not lease.next_seq:
-                continue  # its first append, under way, opens the run with a lease
+        """Renew what is held, in one commit; a lease that somebody took over is marked lost and let go."""
+        # The first append of a new run, under way, opens it with a lease of its own.
+        leases = [lease for lease in list(self._held) if lease.next_seq]
+        if not leases:
+            return
+        try:
             now = self.storage.now()
             until = now + self.lease_s
-            try:
-                kept = self.storage.lease(lease.chain_id, lease.token, lease.owner, until)
-            except Exception:  # noqa: BLE001 - the store is away: tried again at the next turn
-                kept = None  # and the appends will tell; this thread has other stores to serve
-            if kept:
+            kept = self.storage.renew([Renewal(one.chain_id, one.token, one.owner, until) for one in leases])
+        except Exception:  # noqa: BLE001 - the store is away: tried again at the next turn,
+            return  # and the appends will tell; this thread has other stores to serve
+        for lease, was_kept in zip(leases, kept, strict=True):
+            if was_kept:
                 lease.renewed_at = now
-            elif kept is False:
+            else:
                 lease.lost = True
                 self.drop(lease)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from os import urandom
 from typing import Any, TypeVar
 
-from sifaka.errors import ChainIdError, OwnedError, StorageError
-from sifaka.log.codec import encode
+from sifaka.errors import ChainIdError, OwnedError, StorageError, StoreUnreachableError
+from sifaka.log.codec import encode, raw_bytes
 from sifaka.log.records import Reached, Record
-from sifaka.storage.base import CHAIN_ID_CHARS_MAX, Change, Entry, Row, Storage, Write
+from sifaka.storage.base import CHAIN_ID_CHARS_MAX, Change, Entry, Renewal, Row, Storage, Write
 from sifaka.storage.commits import Committer, Pending
 from sifaka.storage.held import Keeper, Lease
 from sifaka.storage.leases import LEASE_S, decode, is_dead, myself
@@ -65,7 +66,7 @@ class Journal:
     def _claiming(self, chain_id: str, wait_s: float) -> Iterator[float | Lease]:
         """Yields seconds to wait before looking again, and at last the lease."""
         check_chain_id(chain_id)
-        storage, me = self.storage, myself()
+        storage, me = self.storage, myself(urandom(4).hex())
         give_up_at = storage.now() + wait_s
         while True:
             entry, now = storage.entry(chain_id), storage.now()
@@ -78,9 +79,19 @@ class Journal:
                     owner, left = str(decode(entry.owner)), entry.lease_until - now
                     raise OwnedError(chain_id, owner, entry.lease_until, left)
                 yield min(POLL_S, give_up_at - now)
-            elif storage.claim(chain_id, entry.token, me, now + self.lease_s):
+            elif self._take(entry, me, now + self.lease_s):
                 taken = bool(entry.owner)
                 yield self._hold(Lease(chain_id, entry.token + 1, me, now, took_over=taken))
+
+    def _take(self, entry: Entry, me: bytes, until: float) -> bool:
+        """Claim the run that ``entry`` tells of; an acknowledgement that was lost is looked for."""
+        try:
+            return self.storage.claim(entry.chain_id, entry.token, me, until)
+        except StoreUnreachableError:
+            found = self.storage.entry(entry.chain_id)
+            if found is None or found.owner != me:
+                raise
+            return True
 
     def _is_free(self, entry: Entry) -> bool:
         """Its owner is dead; or it is this process, which let the run go when the store could not be told."""
@@ -92,12 +103,20 @@ class Journal:
 
     def release(self, lease: Lease) -> None:
         """Give the lease back, unless its last append did."""
-        was_opened = lease.next_seq or not lease.is_new
-        if self._keeper.drop(lease) and was_opened:
-            try:
-                self.storage.lease(lease.chain_id, lease.token, b"", 0.0)
-            except StorageError:  # what ended the run is the caller's news; the lease ends by itself
-                self._let_go.add((lease.chain_id, lease.token))
+        if not self._keeper.drop(lease):
+            return
+        try:
+            if self._is_ours(lease):
+                self.storage.renew([Renewal(lease.chain_id, lease.token)])
+        except StorageError:  # what ended the run is the caller's news; the lease ends by itself
+            self._let_go.add((lease.chain_id, lease.token))
+
+    def _is_ours(self, lease: Lease) -> bool:
+        """Whether the run is in the store under this lease: of two that open it, both count on token 1."""
+        if lease.next_seq or not lease.is_new:
+            return True
+        entry = self.storage.entry(lease.chain_id) if lease.was_used else None
+        return entry is not None and entry.owner == lease.owner
 
     def renew_leases(self) -> None:
         """Renew the leases held now; a thread does so at every third of their length."""
@@ -125,7 +144,15 @@ class Journal:
         await self._commits.turn()
 
     def _prepare(self, lease: Lease, records: Sequence[Record], change: Change | None) -> Write:
+        lease.was_used = True
         first, at = lease.next_seq, records[-1].at
+        frame = encode(
+            records,
+            chain_id=lease.chain_id,
+            first=first,
+            token=lease.token,
+            prev=lease.prev,
+        )
         row = Row(
             chain_id=lease.chain_id,
             first=first,
@@ -133,13 +160,8 @@ class Journal:
             token=lease.token,
             at=at,
             checkpoints=sum(type(record) is Reached for record in records),
-            frame=encode(
-                records,
-                chain_id=lease.chain_id,
-                first=first,
-                token=lease.token,
-                prev=lease.prev,
-            ),
+            frame=frame,
+            raw=raw_bytes(frame),
         )
         if not lease.is_new or first:
             return Write(row, change)
@@ -163,10 +185,17 @@ class Journal:
         if change is not None and change.release:
             self._keeper.drop(pending.lease)
 
+    def write_latencies_s(self) -> tuple[float | None, float | None]:
+        """Median and 99th percentile of this process's newest commits, in seconds; None without any."""
+        taken = sorted(self._commits.latencies_s)
+        if not taken:
+            return None, None
+        return taken[len(taken) // 2], taken[len(taken) * 99 // 100]
+
     async def off_loop(self, work: Callable[..., _T], *args: Any) -> _T:
         """The result of a storage call, made in a thread where the store is not a local one."""
-        if self.storage.local:
-            return work(*args)
-        import asyncio
+        return work(*args) if self.storage.local else await self.in_thread(work, *args)
 
-        return await asyncio.to_thread(work, *args)
+    async def in_thread(self, work: Callable[..., _T], *args: Any) -> _T:
+        """The result of ``work``, done in one of the store's own threads."""
+        return await self._commits.in_thread(work, *args)

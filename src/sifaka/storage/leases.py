@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import msgspec
 
-__all__ = ["LEASE_S", "Owner", "is_dead", "myself"]
+__all__ = ["LEASE_S", "Owner", "decode", "is_dead", "myself"]
 
 _LINUX = os.path.isdir("/proc/self")
 LEASE_S = 60.0
@@ -19,26 +19,31 @@ LEASE_S = 60.0
 
 
 class Owner(msgspec.Struct, frozen=True, array_like=True):
-    """An owner. ``boot`` and ``namespace`` are empty where the system does not tell them."""
+    """An owner. ``boot`` and ``namespace`` are empty where the system does not tell them.
+
+    ``claim`` tells one claim of a process from its others.
+    """
 
     host: str
     pid: int
     started: str
     boot: str
     namespace: str
+    claim: str = ""
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
 
-def myself() -> bytes:
+def myself(claim: str = "") -> bytes:
     """This process's identity, encoded."""
-    return _identity(os.getpid())
+    me = _identity(os.getpid())
+    return msgspec.msgpack.encode(msgspec.structs.replace(me, claim=claim) if claim else me)
 
 
 @lru_cache(maxsize=1)
-def _identity(pid: int) -> bytes:
-    return msgspec.msgpack.encode(Owner(os.uname().nodename, pid, _started(pid) or "", _boot(), _namespace()))
+def _identity(pid: int) -> Owner:
+    return Owner(os.uname().nodename, pid, _started(pid) or "", _boot(), _namespace())
 
 
 def is_dead(owner: bytes) -> bool:
@@ -48,7 +53,7 @@ def is_dead(owner: bytes) -> bool:
     started at another time.
     """
     them = decode(owner)
-    me = decode(myself())
+    me = _identity(os.getpid())
     if them.host != me.host or not them.boot or them.namespace != me.namespace:
         return False
     if them.boot != me.boot:
@@ -58,8 +63,11 @@ def is_dead(owner: bytes) -> bool:
 
 
 def decode(owner: bytes) -> Owner:
-    """The identity that :func:`myself` encoded."""
-    return msgspec.msgpack.decode(owner, type=Owner)
+    """The identity that :func:`myself` encoded; of one that is damaged nothing is known."""
+    try:
+        return msgspec.msgpack.decode(owner, type=Owner)
+    except (msgspec.DecodeError, ValueError):
+        return Owner("(unknown)", 0, "", "", "")
 
 
 def _started(pid: int) -> str | None:

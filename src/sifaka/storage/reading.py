@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from functools import cache
 
 from sifaka.errors import DamagedRecordError, UnknownChainError
-from sifaka.log.codec import checksum_of, decode
+from sifaka.log.codec import decode, link_of
 from sifaka.log.records import Opened, Reached, Record, Result
 from sifaka.log.state import State
 from sifaka.storage.base import Row, Storage
 
-__all__ = ["Loaded", "load", "load_whole", "read"]
+__all__ = ["Loaded", "decode_row", "load", "load_whole", "read", "read_rows"]
 
 SUMMARIES = 2
 """How many iteration starts a load goes back: the draft to improve on is in the iteration before."""
@@ -37,23 +37,25 @@ def read(storage: Storage, chain_id: str, last: int | None = None) -> Iterator[R
 
     Raises UnknownChainError, and DamagedRecordError at the first damaged or missing record.
     """
-    for row, records in _verified(storage, chain_id, last):
+    for row, records in read_rows(storage, chain_id, last):
         keep = len(records) if last is None else last - row.first + 1
         yield from records[:keep]
 
 
-def _verified(storage: Storage, chain_id: str, last: int | None) -> Iterator[tuple[Row, list[Record]]]:
+def read_rows(storage: Storage, chain_id: str, last: int | None = None) -> Iterator[tuple[Row, list[Record]]]:
+    """As :func:`read`, row by row: each with its records."""
     expected, prev = 0, 0
     for row in storage.rows(chain_id, 0, last):
         if row.first != expected:
             raise _missing(chain_id, expected, row.first)
-        yield row, _records(row, prev)
-        expected, prev = row.last + 1, checksum_of(row.frame)
+        yield row, decode_row(row, prev)
+        expected, prev = row.last + 1, link_of(row.frame)
     if not expected:
         raise UnknownChainError(chain_id)
 
 
-def _records(row: Row, prev: int | None) -> list[Record]:
+def decode_row(row: Row, prev: int | None) -> list[Record]:
+    """A row's records; ``prev`` is what it must link to (None: not looked at). Raises DamagedRecordError."""
     records = decode(row.frame, chain_id=row.chain_id, first=row.first, token=row.token, prev=prev)
     if len(records) != row.last - row.first + 1:
         raise DamagedRecordError(row.chain_id, row.first, row.last, "its length is wrong")
@@ -67,8 +69,8 @@ def _missing(chain_id: str, first: int, found: int) -> DamagedRecordError:
 def load_whole(storage: Storage, chain_id: str, last: int | None = None) -> Loaded:
     """The state with its whole history in memory, every record verified."""
     state, prev = State(chain_id), 0
-    for row, records in _verified(storage, chain_id, last):
-        prev = checksum_of(row.frame)
+    for row, records in read_rows(storage, chain_id, last):
+        prev = link_of(row.frame)
         for record in records:
             if last is None or state.next_seq <= last:
                 state.apply(record)
@@ -81,7 +83,7 @@ def load(storage: Storage, chain_id: str) -> Loaded:
     Raises UnknownChainError, DamagedRecordError.
     """
     tail = _tail(storage, chain_id)
-    prev = checksum_of(tail[0][0].frame)
+    prev = link_of(tail[0][0].frame)
     tail.reverse()
     state = State(chain_id)
     start = _start(state, storage, tail)
@@ -103,7 +105,7 @@ def _tail(storage: Storage, chain_id: str) -> list[tuple[Row, list[Record]]]:
         if newer is not None:
             if row.last != newer.first - 1:
                 raise _missing(chain_id, row.last + 1, newer.first)
-            tail.append((newer, _records(newer, checksum_of(row.frame))))
+            tail.append((newer, decode_row(newer, link_of(row.frame))))
             summaries += _summaries(tail[-1][1])
             if summaries >= SUMMARIES:
                 return tail
@@ -112,7 +114,7 @@ def _tail(storage: Storage, chain_id: str) -> list[tuple[Row, list[Record]]]:
         raise UnknownChainError(chain_id)
     if newer.first:
         raise _missing(chain_id, 0, newer.first)
-    tail.append((newer, _records(newer, 0)))
+    tail.append((newer, decode_row(newer, 0)))
     return tail
 
 
@@ -126,9 +128,9 @@ def _start(state: State, storage: Storage, tail: list[tuple[Row, list[Record]]])
     if oldest.first == 0:
         return 0
     first = next(storage.rows(state.chain_id, 0, 0), None)
-    if first is None:
-        raise _missing(state.chain_id, 0, 1)
-    opened = _records(first, 0)[0]
+    if first is None or first.first:
+        raise _missing(state.chain_id, 0, first.first if first else 1)
+    opened = decode_row(first, 0)[0]
     if not isinstance(opened, Opened):
         raise DamagedRecordError(state.chain_id, 0, 0, "it does not open the run")
     state.apply(opened)
@@ -143,7 +145,7 @@ def _start(state: State, storage: Storage, tail: list[tuple[Row, list[Record]]])
 def _restore_documents(state: State, storage: Storage) -> None:
     for seq in state.documents_at:
         for row in storage.rows(state.chain_id, seq, seq):
-            found = _records(row, None)[seq - row.first]
+            found = decode_row(row, None)[seq - row.first]
             if isinstance(found, Result):
                 state.documents[found.part] = found.documents or ()
 

@@ -20,9 +20,9 @@ def open_storage(
 ) -> CachedCheckpointStorage:
     """The typed face of a storage object, of an address, or of a new memory (None).
 
-    Addresses: ``memory://`` (one a process), ``sqlite:///relative.db``, ``sqlite:////absolute.db``.
-    An address is opened once a process and shared; with ``create=False`` a missing store is an error.
-    Raises StoreUnreachableError.
+    Addresses: ``memory://`` (one a process), ``sqlite:///relative.db``, ``sqlite:////absolute.db``,
+    ``redis://…`` (``rediss://``, ``unix://``), ``postgresql://…``. An address is opened once a process and
+    shared; with ``create=False`` a missing store is an error. Raises StoreUnreachableError.
     """
     if isinstance(storage, CachedCheckpointStorage):
         return storage
@@ -58,17 +58,51 @@ def _key(url: str) -> str:
 
 
 def _open(url: str, *, create: bool) -> Storage:
-    if url == "memory://":
-        from sifaka.storage.memory import InMemoryStorage
+    scheme, _, rest = url.partition("://")
+    opener = _OPENERS.get(scheme)
+    if opener is None or (scheme == "sqlite" and not rest.removeprefix("/")):
+        meant = f"; did you mean sqlite:///{url}?" if url and ":" not in url else ""
+        raise StoreUnreachableError(
+            url,
+            "an address is memory://, sqlite:///relative.db, sqlite:////absolute.db, redis://host:6379/0 or "
+            f"postgresql://host/database{meant}",
+        )
+    return opener(url, create=create)
 
-        return InMemoryStorage()
-    scheme, _, rest = url.partition(":///")
-    if scheme == "sqlite" and rest:
-        from sifaka.storage.sqlite import SQLiteStorage
 
-        return SQLiteStorage(rest, create=create)
-    meant = f"; did you mean sqlite:///{url}?" if url and ":" not in url else ""
-    raise StoreUnreachableError(
-        url,
-        f"this version opens memory://, sqlite:///relative.db and sqlite:////absolute.db{meant}",
-    )
+def _memory(url: str, *, create: bool) -> Storage:
+    from sifaka.storage.memory import InMemoryStorage
+
+    if url != "memory://":
+        raise StoreUnreachableError(url, "the store in memory has no more to its address: memory://")
+    del create
+    return InMemoryStorage()
+
+
+def _sqlite(url: str, *, create: bool) -> Storage:
+    from sifaka.storage.sqlite import SQLiteStorage
+
+    path = url.removeprefix("sqlite://")
+    if not path.startswith("/"):
+        raise StoreUnreachableError(url, f"write a path with three slashes: sqlite:///{path}")
+    return SQLiteStorage(path[1:], create=create)
+
+
+def _redis(url: str, *, create: bool) -> Storage:
+    from sifaka.storage.redis import RedisStorage
+
+    return RedisStorage(url, create=create)
+
+
+def _postgres(url: str, *, create: bool) -> Storage:
+    from sifaka.storage.postgres import PostgresStorage
+
+    return PostgresStorage(url, create=create)
+
+
+_OPENERS = {
+    "memory": _memory,
+    "sqlite": _sqlite,
+    **dict.fromkeys(("redis", "rediss", "unix", "valkey"), _redis),
+    **dict.fromkeys(("postgresql", "postgres"), _postgres),
+}

@@ -4,6 +4,10 @@
   speaks the providers' formats, counts what it bills, and fails as it is told.
 * :class:`FakeClock`: time that passes only when it is told to.
 * :class:`FaultyStorage`: a store that fails before or after the write it is told to.
+* :data:`CONTRACT`, :func:`exercise`: what every store promises, as checks for a backend of your own;
+  :func:`agreement`: random operations in which it must agree with the memory.
+* :class:`RedisServer`, :class:`PostgresServer`, :class:`MilvusServer`: real servers on this machine, to
+  be killed and restarted; :func:`missing` says what has to be installed for them.
 """
 
 from __future__ import annotations
@@ -11,16 +15,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sifaka.testing.agreement import agreement
     from sifaka.testing.clock import FakeClock
+    from sifaka.testing.contract import CONTRACT, Opener, exercise
     from sifaka.testing.provider import Answer, Cut, Hang, ProviderDouble, Refuse
+    from sifaka.testing.servers import MilvusServer, PostgresServer, RedisServer, missing
     from sifaka.testing.storage import FaultyStorage
 
-__all__ = ["Answer", "Cut", "FakeClock", "FaultyStorage", "Hang", "ProviderDouble", "Refuse"]
+__all__ = [
+    "CONTRACT",
+    "Answer",
+    "Cut",
+    "FakeClock",
+    "FaultyStorage",
+    "Hang",
+    "MilvusServer",
+    "Opener",
+    "PostgresServer",
+    "ProviderDouble",
+    "RedisServer",
+    "Refuse",
+    "agreement",
+    "exercise",
+    "missing",
+]
 
 _HOMES = {
     **dict.fromkeys(("Answer", "Cut", "Hang", "ProviderDouble", "Refuse"), "sifaka.testing.provider"),
+    **dict.fromkeys(("CONTRACT", "Opener", "exercise"), "sifaka.testing.contract"),
     "FakeClock": "sifaka.testing.clock",
+    "agreement": "sifaka.testing.agreement",
     "FaultyStorage": "sifaka.testing.storage",
+    **dict.fromkeys(("MilvusServer", "PostgresServer", "RedisServer", "missing"), "sifaka.testing.servers"),
 }
 
 

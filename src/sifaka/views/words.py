@@ -164,6 +164,8 @@ def documents_says(part: str, documents: Sequence[Document], *, skipped: bool) -
 
 def text_says(record: Result) -> str:
     """What a model wrote."""
+    if record.text == "" and record.usage is not None and record.usage.output_tokens:
+        return f"{iteration_name(record.iteration)}: its text was cleaned up"
     words = count(len((record.text or "").split()), "word")
     ended = {"length": ", cut off at the limit of its tokens", "content_filter": ", withheld by a filter"}
     return f"{iteration_name(record.iteration)}: {words}{ended.get(record.finish_reason, '')}"
