@@ -42,7 +42,7 @@ soak: check servers
 	SIFAKA_SOAK=$(or $(TIMES),10) $(BIN)/python -m pytest -n auto --timeout 0 -rP tests/test_$(or $(THEME),*).py
 
 mutants: check servers
-	$(BIN)/python -m tests.mutants $(ARGS)
+	$(BIN)/python tests/mutants.py $(ARGS)
 
 # Root installs what is missing from Debian's archive; anybody else is told the names.
 servers: $(VENV)/dev.stamp

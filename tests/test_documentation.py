@@ -27,6 +27,16 @@ def test_the_readme_runs_in_order_on_the_real_model(tmp_path: Path, monkeypatch:
     assert (tmp_path / "runs.db").exists()
 
 
+def test_the_page_about_stores_runs_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    blocks = re.findall(r"```python\n(.*?)```", TEXTS[ROOT / "docs/stores.md"], flags=re.DOTALL)
+    assert len(blocks) >= 8
+    for block in blocks:
+        exec(compile(block, "stores.md", "exec"), names)
+    assert names["moved"].runs  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", TEXTS[page]):

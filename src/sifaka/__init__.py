@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from sifaka.retrievers import InMemoryRetriever
     from sifaka.storage.cached import CachedStorage
     from sifaka.storage.checkpoints import CachedCheckpointStorage
+    from sifaka.storage.fallback import FallbackStorage
     from sifaka.storage.memory import InMemoryStorage
+    from sifaka.storage.milvus import MilvusStorage
+    from sifaka.storage.postgres import PostgresStorage
+    from sifaka.storage.redis import RedisStorage
+    from sifaka.storage.similarity.embedded import EmbeddedSimilarity
     from sifaka.storage.sqlite import SQLiteStorage
     from sifaka.thought import CriticFeedback, Document, Thought, ValidationResult
     from sifaka.validators import LengthValidator, RegexValidator
@@ -29,12 +34,17 @@ _HOME = {
     "ChainError": "sifaka.errors",
     "CriticFeedback": "sifaka.thought",
     "Document": "sifaka.thought",
+    "EmbeddedSimilarity": "sifaka.storage.similarity.embedded",
+    "FallbackStorage": "sifaka.storage.fallback",
     "InMemoryRetriever": "sifaka.retrievers",
     "InMemoryStorage": "sifaka.storage.memory",
     "LengthValidator": "sifaka.validators",
+    "MilvusStorage": "sifaka.storage.milvus",
+    "PostgresStorage": "sifaka.storage.postgres",
     "RecoveryAction": "sifaka.recovery",
     "RecoveryManager": "sifaka.recovery",
     "RecoveryStrategy": "sifaka.recovery",
+    "RedisStorage": "sifaka.storage.redis",
     "RegexValidator": "sifaka.validators",
     "Reply": "sifaka.parts",
     "Request": "sifaka.parts",
@@ -55,12 +65,17 @@ __all__ = [
     "ChainError",
     "CriticFeedback",
     "Document",
+    "EmbeddedSimilarity",
+    "FallbackStorage",
     "InMemoryRetriever",
     "InMemoryStorage",
     "LengthValidator",
+    "MilvusStorage",
+    "PostgresStorage",
     "RecoveryAction",
     "RecoveryManager",
     "RecoveryStrategy",
+    "RedisStorage",
     "RegexValidator",
     "Reply",
     "Request",

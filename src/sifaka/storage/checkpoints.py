@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from sifaka.errors import OwnedError, UnknownChainError
+from sifaka.errors import OwnedError, UnknownChainError, UsageError
 from sifaka.log.checkpoint import ChainCheckpoint, checkpoints
 from sifaka.log.records import Record, Status
 from sifaka.storage.base import Entry, Query, Storage
@@ -36,6 +36,11 @@ class CachedCheckpointStorage:
     """
 
     def __init__(self, storage: Storage, *, lease_s: float = LEASE_S) -> None:
+        if not isinstance(storage, Storage):
+            raise UsageError(
+                f"{storage!r} is no storage object; for an address write open_storage(address), or give the "
+                "address to the chain itself"
+            )
         self.storage = storage
         self.journal = Journal(storage, lease_s=lease_s)
         self.cells = SharedCells(storage)

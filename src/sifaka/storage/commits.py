@@ -25,7 +25,9 @@ _T = TypeVar("_T")
 RUNS_A_TICK = 16
 """Runs that go on in one tick of an event loop: about 2 ms of work."""
 ROWS_A_COMMIT = 64
-"""Appends that are committed together at the most: about 1 ms of work."""
+"""Appends that are committed together at the most on the event loop: about 1 ms of work."""
+ROWS_A_ROUND_TRIP = 256
+"""Appends that are committed together at the most in a thread, where a round trip costs more than a row."""
 SLOW_COMMIT_S = 0.005
 """Commits that take longer than this on average leave the event loop for a thread."""
 THREADS = 4
@@ -259,7 +261,8 @@ class _LoopTurns:
         if self._committing:
             return
         appends = self._appends
-        batch = [appends.popleft() for _ in range(min(len(appends), ROWS_A_COMMIT))]
+        most = ROWS_A_COMMIT if self._committer.storage.local else ROWS_A_ROUND_TRIP
+        batch = [appends.popleft() for _ in range(min(len(appends), most))]
         inline = self._committer.storage.local and self._mean_s < SLOW_COMMIT_S
         try:
             done = inline and self._commit(batch, patient=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from sifaka.errors import StoreUnreachableError, UsageError
+from sifaka.faults import redact
 from sifaka.storage.base import Storage
 from sifaka.storage.checkpoints import CachedCheckpointStorage
 from sifaka.storage.locks import ProcessLock
@@ -63,7 +64,7 @@ def _open(url: str, *, create: bool) -> Storage:
     if opener is None or (scheme == "sqlite" and not rest.removeprefix("/")):
         meant = f"; did you mean sqlite:///{url}?" if url and ":" not in url else ""
         raise StoreUnreachableError(
-            url,
+            redact(url),
             "an address is memory://, sqlite:///relative.db, sqlite:////absolute.db, redis://host:6379/0 or "
             f"postgresql://host/database{meant}",
         )
