@@ -38,10 +38,10 @@ quick: check servers
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 # THEME is the name of a test file without test_ and .py; TIMES multiplies how often it tries.
-soak: check servers
+soak: servers
 	SIFAKA_SOAK=$(or $(TIMES),10) $(BIN)/python -m pytest -n auto --timeout 0 -rP tests/test_$(or $(THEME),*).py
 
-mutants: check servers
+mutants: servers
 	$(BIN)/python tests/mutants.py $(ARGS)
 
 # Root installs what is missing from Debian's archive; anybody else is told the names.

@@ -20,6 +20,7 @@ import pytest
 from sifaka.log.records import Closed, Intent, Opened, Record, Result
 from sifaka.log.state import State, fold
 from sifaka.storage.base import Storage
+from sifaka.storage.journal import Journal
 from sifaka.storage.reading import read
 from sifaka.storage.urls import open_storage
 from soak import scaled
@@ -270,28 +271,51 @@ PAUSES = [{when: n} for n in range(1, APPENDS + 1) for when in ("stop before", "
 """Before and after each append; after the last one the run is done, and nobody takes it over."""
 
 
+def pause_all(victims: Process, runs: Iterator[Run]) -> list[tuple[Run, dict[str, int], int]]:
+    """A run for each point, whose owner's process stands still there; their leases end together."""
+    chosen, paused = random.Random(20261127), []
+    for run, die in zip(runs, PAUSES, strict=False):
+        driver = chosen.choice(["sync", "async"])
+        paused.append((run, die, live(victims, run, driver, die=die, lease_s=0.3)["stopped"]))
+    return paused
+
+
+def check_late(victims: Process, run: Run, pid: int) -> None:
+    """The paused owner wakes, learns that the run is somebody else's, and has written nothing."""
+    before = run.records()
+    victims.tell({"go_on": pid})
+    late = victims.answer()
+    assert late["class"] == "FencedError", late
+    assert run.records() == before, "a late answer was written"
+
+
 @pytest.mark.parametrize("address", BACKENDS, indirect=True)
-def test_an_owner_that_wakes_at_any_append_after_its_lease_was_taken_can_write_nothing(
+def test_an_owner_that_wakes_at_any_append_after_another_has_ended_the_run_can_write_nothing(
     victims: Process, runs: Iterator[Run]
 ) -> None:
-    """All are paused first, so that their leases end together."""
-    chosen = random.Random(20261127)
-    paused = [(run, die) for run, die in zip(runs, PAUSES, strict=False)]
-    pids = [
-        live(victims, run, chosen.choice(["sync", "async"]), die=die, lease_s=0.3)["stopped"]
-        for run, die in paused
-    ]
-    fenced = 0
-    for (run, die), pid in zip(paused, pids, strict=True):
+    paused = pause_all(victims, runs)
+    for run, _, pid in paused:
         before = run.records()
         more: dict[str, Any] = {"wait": 30} if before else {}  # before its first append there is no lease
         live(victims, run, **more)
-        after = run.records()
-        assert after[: len(before)] == before
-        victims.tell({"go_on": pid})
-        late = victims.answer()
-        assert late["class"] == "FencedError", (die, late)
-        assert run.records() == after, f"a late answer was written: {die}"
+        check_late(victims, run, pid)
         run.check_done(before)
-        fenced += 1
-    print(f"paused owners: {fenced} of {len(PAUSES)} woke, and wrote nothing")
+    print(f"paused owners: {len(paused)} woke after the end, and wrote nothing")
+
+
+@pytest.mark.parametrize("address", BACKENDS, indirect=True)
+def test_an_owner_that_wakes_at_any_append_after_another_has_claimed_the_run_can_write_nothing(
+    victims: Process, runs: Iterator[Run]
+) -> None:
+    """The log is still as the owner left it: the token alone tells."""
+    first, *paused = pause_all(victims, runs)
+    for run, _, pid in paused:
+        journal, before = Journal(run.storage), run.records()
+        lease = journal.claim(run.name, wait_s=30)
+        check_late(victims, run, pid)
+        journal.release(lease)
+        live(victims, run)
+        run.check_done(before)
+    live(victims, first[0])  # nothing was there to be claimed
+    check_late(victims, first[0], first[2])
+    print(f"paused owners: {len(paused)} woke after a claim, and wrote nothing")

@@ -9,9 +9,9 @@ import pytest
 
 import doubles
 from doubles import Critic, Model, chain_of, no_key, strategies
-from sifaka.errors import ChainError, StorageError
+from sifaka.errors import ChainError, FencedError, OwnedError, StorageError
 from sifaka.faults import classify
-from sifaka.log.records import Position, Recovery
+from sifaka.log.records import Opened, Position, Recovery
 from sifaka.recovery import RecoveryManager
 from sifaka.recovery.evidence import Attempt, Evidence
 from sifaka.recovery.ranking import PRIORS, Situation
@@ -20,7 +20,7 @@ from sifaka.storage.cached import CachedStorage
 from sifaka.storage.cells import SharedCells
 from sifaka.storage.checkpoints import CachedCheckpointStorage
 from sifaka.storage.memory import InMemoryStorage
-from sifaka.storage.similarity import Similarity, SimilarityError
+from sifaka.storage.similarity import Case, Similarity, SimilarityError
 from sifaka.storage.similarity.embedded import EmbeddedSimilarity
 from sifaka.testing import FakeClock
 
@@ -100,7 +100,7 @@ def test_two_processes_share_the_counts_and_lose_none(tmp_path):
     script = """
 import sys
 from sifaka.recovery.evidence import Attempt, Evidence
-from sifaka.log.records import Position, Recovery
+from sifaka.log.records import Opened, Position, Recovery
 from sifaka.storage.cells import SharedCells
 from sifaka.storage.sqlite import SQLiteStorage
 evidence = Evidence(SharedCells(SQLiteStorage(sys.argv[1])))
@@ -231,3 +231,45 @@ def test_a_change_is_made_again_when_somebody_was_quicker():
         SharedCells(store).change(
             "a", lambda _: store.swap("a", b"x", store.cells(["a"])[0].version) and b"y"
         )
+
+
+def test_a_fault_is_learned_with_its_text_also_when_the_process_died_before_the_outcome():
+    store = CachedCheckpointStorage(CachedStorage(InMemoryStorage(), search=EmbeddedSimilarity()))
+    chain = chain_of(timeouts(1), store, chain_id="r")
+    with pytest.raises(ChainError):
+        chain.run()
+    assert chain.apply_recovery_action(retry(RecoveryManager(store).analyze_failure(None, TimeoutError("x"))))
+    chain_of(timeouts(0), store, chain_id="r").run_with_recovery()  # as another process would
+    found = store.search.nearest(
+        Case(
+            case_id="",
+            chain_id="",
+            text="no answer from 10.0.0.9",
+            kind="timeout",
+            step="generation",
+            part="model",
+        )
+    )
+    assert [one.case.text for one in found.matches] == ["no answer from 10.0.0.1"]
+
+
+def test_a_run_that_nobody_could_give_back_is_free_for_who_let_it_go_and_not_for_its_twin():
+    class Away(InMemoryStorage):
+        away = False
+
+        def renew(self, renewals):
+            if self.away:
+                raise StorageError("away")
+            return super().renew(renewals)
+
+    storage = Away()
+    ours = CachedCheckpointStorage(storage).journal
+    theirs = CachedCheckpointStorage(storage).journal
+    first, second = ours.claim("a"), theirs.claim("a")
+    ours.append(first, [Opened(1.0, "a", "p", parts=(), settings={})])
+    with pytest.raises(FencedError):
+        theirs.append(second, [Opened(1.0, "a", "p", parts=(), settings={})])
+    storage.away = True
+    theirs.release(second)
+    with pytest.raises(OwnedError):
+        theirs.claim("a")

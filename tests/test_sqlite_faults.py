@@ -54,6 +54,11 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+def python_path() -> str:
+    """The tests' folder before what this process was started with."""
+    return os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
+
+
 class Victims:
     """The fork server below the shim."""
 
@@ -62,7 +67,7 @@ class Victims:
         self.folder.mkdir()
         scratch.mkdir()
         self.shim = Shim(self.folder, scratch)
-        environment = {**os.environ, **self.shim.environment(), "PYTHONPATH": str(TESTS)}
+        environment = {**os.environ, **self.shim.environment(), "PYTHONPATH": python_path()}
         self.process = subprocess.Popen(
             [sys.executable, TESTS / "shim" / "victim.py"],
             env=environment,

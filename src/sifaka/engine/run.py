@@ -415,7 +415,9 @@ class Engine(Life):
         seq, record = state.recovery.seq, state.recovery.record
         if record.counts and record.error_kind:  # a stated wait was no attempt
             model = str(state.options.get("model", ""))
-            self._lessons.append(Attempt(seq, record, self._fault_text, model, success))
+            # An earlier life may have begun the attempt: then the log's own fault tells.
+            text = self._fault_text or (state.fault.fault.message if state.fault else "")
+            self._lessons.append(Attempt(seq, record, text, model, success))
         cost = state.totals.cost_usd - state.recovery.totals.cost_usd
         self.emit(Outcome(now, seq, success, cost, max(0.0, now - record.at)))
 

@@ -39,7 +39,7 @@ class Journal:
         self.lease_s = lease_s
         self._commits = Committer(storage)
         self._keeper = Keeper(storage, lease_s)
-        self._let_go: set[tuple[str, int]] = set()
+        self._let_go: set[bytes] = set()
 
     # Claiming ------------------------------------------------------------------------------
 
@@ -95,7 +95,7 @@ class Journal:
 
     def _is_free(self, entry: Entry) -> bool:
         """Its owner is dead; or it is this process, which let the run go when the store could not be told."""
-        return (entry.chain_id, entry.token) in self._let_go or is_dead(entry.owner)
+        return entry.owner in self._let_go or is_dead(entry.owner)
 
     def _hold(self, lease: Lease) -> Lease:
         self._keeper.hold(lease)
@@ -109,7 +109,7 @@ class Journal:
             if self._is_ours(lease):
                 self.storage.renew([Renewal(lease.chain_id, lease.token)])
         except StorageError:  # what ended the run is the caller's news; the lease ends by itself
-            self._let_go.add((lease.chain_id, lease.token))
+            self._let_go.add(lease.owner)
 
     def _is_ours(self, lease: Lease) -> bool:
         """Whether the run is in the store under this lease: of two that open it, both count on token 1."""
