@@ -34,7 +34,7 @@ demo: $(VENV)/demo.stamp
 test: check servers
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-quick: check servers
+quick: check
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 # THEME is the name of a test file without test_ and .py; TIMES multiplies how often it tries.

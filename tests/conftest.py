@@ -65,3 +65,26 @@ def alive(server: Server) -> None:
     """A test may have killed it, or one of its backends."""
     server.start()
     server.wait()
+
+
+_SERVERS = {"redis_server", "postgres_server", "milvus_server", "redis_url", "postgres_url"}
+_LONG = {
+    "servers",
+    "sqlite_faults",
+    "deaths_on_servers",
+    "power_on_servers",
+    "redis",
+    "postgres",
+    "similarity",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a server, or deaths by the hundred, is slow: `make quick` goes without."""
+    for item in items:
+        kinds = getattr(getattr(item, "callspec", None), "params", {}).values()
+        asks = _SERVERS & set(getattr(item, "fixturenames", ())) or {"redis", "postgres", "lite"} & {
+            kind for kind in kinds if isinstance(kind, str)
+        }
+        if asks or item.path.stem.removeprefix("test_") in _LONG:
+            item.add_marker("slow")

@@ -117,6 +117,7 @@ FAULTS = (
 
 
 @pytest.mark.parametrize("faulty", FAULTS, ids=lambda one: one.__name__)
+@pytest.mark.slow
 def test_the_machine_finds_a_planted_fault(faulty: type[InMemoryStorage]) -> None:
     def new_store() -> Opener:
         storage = faulty()

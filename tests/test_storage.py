@@ -31,7 +31,7 @@ from sifaka.errors import (
 )
 from sifaka.log.records import Opened, Partial, Record
 from sifaka.storage import held
-from sifaka.storage.base import Change, Query, Renewal, Storage, Write
+from sifaka.storage.base import Change, Renewal, Storage, Write
 from sifaka.storage.cached import CachedStorage
 from sifaka.storage.checkpoints import CachedCheckpointStorage
 from sifaka.storage.journal import Journal, Lease, check_chain_id
@@ -460,23 +460,6 @@ def test_damage_is_found_and_named_and_the_sound_part_goes_on(tmp_path: Path, wh
     again.improve_with(lambda _: {"needs_improvement": False, "message": ""})
     fork = again.fork("a", before=first)
     assert fork.run().text in {"a text", "another text"}
-
-
-def test_an_unprepared_fork_uses_a_connection_of_its_own(tmp_path: Path) -> None:
-    storage = SQLiteStorage(tmp_path / "store.db")
-    journal = Journal(storage)
-    started(journal, "parent")
-    pid = os.fork()
-    if pid == 0:
-        try:
-            started(Journal(storage), "child")
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
-    started(journal, "parent again")
-    found = {entry.chain_id for entry in SQLiteStorage(tmp_path / "store.db").entries(Query())}
-    assert found == {"parent", "child", "parent again"}
 
 
 # What must not happen between threads, forks and failures ------------------------------------

@@ -140,7 +140,8 @@ class SQLiteStorage(Storage):
         # Bound above: as the interpreter ends, the module's own names may be gone.
         connection: sqlite3.Connection | None = self.__dict__.get("_connection")
         if connection is not None and self._pid == getpid():
-            connection.close()
+            with self._lock:  # no fork may come while SQLite holds locks of its own
+                connection.close()
 
     # Hooks ---------------------------------------------------------------------------------
 
