@@ -19,16 +19,14 @@ from typing import Any
 
 import zstandard
 
-from bench.stores import Floor, Item, open_floor, open_store
+from bench.stores import Counted, Floor, Item, open_floor, open_store
 from bench.subject import chain_of
 from bench.workload import ChainParts, english
 from sifaka.log.codec import ZSTD_LEVEL, encode
 from sifaka.log.records import Intent, Opened, Record, Result
 from sifaka.parts import Usage
-from sifaka.storage.base import Write
 from sifaka.storage.checkpoints import CachedCheckpointStorage
 from sifaka.storage.journal import Journal, Lease
-from sifaka.storage.wrapper import StorageWrapper
 
 POOL = 200
 """Different appends; more would only be more text to hold."""
@@ -92,7 +90,7 @@ def writers(store: str, where: str, rounds: int, count: int, appends: int) -> di
     ``ready``: the floor whose bytes are ready-made. ``way`` is how the floor shares its commits best.
     """
     pool = appends_of()
-    floor, storage = open_floor(store, where), _Counted(_durable(store, where))
+    floor, storage = open_floor(store, where), Counted(_durable(store, where))
     journal, before = Journal(storage), storage.measure()
     items = _items(pool, range(count), appends)
     bodies = _items(pool, range(count), appends, packed=False)
@@ -110,7 +108,7 @@ def writers(store: str, where: str, rounds: int, count: int, appends: int) -> di
             round_ = _in_turn(contestants, number)
             if number >= 0:
                 seen.append({name: s / len(items) for name, s in round_.items()})
-                per_commit.append(len(items) / storage.commits)
+                per_commit.append(len(items) / storage.appends)
     _check_kept(floor, storage, before, items, (next(numbers) - 1) * len(items))
     floor.close()
     storage.close()
@@ -137,21 +135,6 @@ def reads(store: str, where: str, times: int) -> dict[str, list[float]]:
         seen["claim"].append(time.perf_counter() - begun)
     store_.storage.close()
     return {name: values[1:] for name, values in seen.items()}
-
-
-class _Counted(StorageWrapper):
-    """Counts the commits of appends."""
-
-    commits = 0
-
-    def write(self, writes: Sequence[Write]) -> list[bool]:
-        self.commits += 1
-        return self.inner.write(writes)
-
-    def try_write(self, writes: Sequence[Write]) -> list[bool] | None:
-        done = self.inner.try_write(writes)
-        self.commits += done is not None
-        return done
 
 
 def _durable(store: str, where: str) -> Any:
@@ -249,12 +232,12 @@ def _alone(journal: Journal, pool: list[list[Record]], appends: int) -> float:
 
 
 async def _many(
-    journal: Journal, pool: list[list[Record]], count: int, appends: int, counted: _Counted | None = None
+    journal: Journal, pool: list[list[Record]], count: int, appends: int, counted: Counted | None = None
 ) -> float:
     """``count`` tasks of one event loop, each appending to a run of its own."""
     leases = [_opened(journal, pool) for _ in range(count)]
     if counted is not None:
-        counted.commits = 0
+        counted.appends = 0
 
     async def write(chain: int, lease: Lease) -> None:
         for n in range(appends):
@@ -265,11 +248,11 @@ async def _many(
         for chain, lease in enumerate(leases):
             group.create_task(write(chain, lease))
     seconds = time.perf_counter() - begun
-    commits = 0 if counted is None else counted.commits
+    commits = 0 if counted is None else counted.appends
     for lease in leases:
         journal.release(lease)
     if counted is not None:
-        counted.commits = commits
+        counted.appends = commits
     return seconds
 
 

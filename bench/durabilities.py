@@ -11,49 +11,25 @@ import gc
 import itertools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from bench.stores import open_store
+from bench.stores import Counted, open_store
 from bench.subject import chain_of
 from bench.workload import ChainParts, steps_of
-from sifaka.storage.base import Renewal, Write
 from sifaka.storage.checkpoints import CachedCheckpointStorage
-from sifaka.storage.wrapper import StorageWrapper
 
 Mode = Literal["step", "iteration", "exit"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 _numbers = itertools.count()
 
 
-class _Counted(StorageWrapper):
-    """Counts everything that commits."""
-
-    commits = 0
-
-    def write(self, writes: Sequence[Write]) -> list[bool]:
-        self.commits += 1
-        return self.inner.write(writes)
-
-    def try_write(self, writes: Sequence[Write]) -> list[bool] | None:
-        self.commits += 1
-        return self.inner.try_write(writes)
-
-    def claim(self, chain_id: str, token: int, owner: bytes, until: float) -> bool:
-        self.commits += 1
-        return self.inner.claim(chain_id, token, owner, until)
-
-    def renew(self, renewals: Sequence[Renewal]) -> list[bool]:
-        self.commits += 1
-        return self.inner.renew(renewals)
-
-
 def modes(
     store: str, where: str, rounds: int, chains: int, iterations: int
 ) -> list[dict[str, dict[str, float]]]:
     """For each round and mode: seconds, commits, kept and written bytes a chain."""
-    counted = _Counted(open_store(store, where))
+    counted = Counted(open_store(store, where))
     face = CachedCheckpointStorage(counted)
     written = _written_by(store, where)
     seen: list[dict[str, dict[str, float]]] = []
@@ -70,7 +46,7 @@ def modes(
 
 def _run(
     face: CachedCheckpointStorage,
-    counted: _Counted,
+    counted: Counted,
     written: Callable[[], int],
     mode: Mode,
     chains: int,

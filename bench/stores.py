@@ -13,7 +13,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from sifaka.storage.base import Storage
+from sifaka.storage.base import Renewal, Storage, Write
+from sifaka.storage.wrapper import StorageWrapper
 
 DURABLE = ("sqlite", "redis", "postgres")
 STORES = ("memory", *DURABLE)
@@ -204,3 +205,31 @@ def _in_groups(size: int, append: Callable[[Sequence[Item]], object]) -> Callabl
 def _check(name: str, found: object, wanted: str) -> None:
     if found != wanted:
         raise AssertionError(f"the floor's server has {name} = {found}, not {wanted}: it is not as durable")
+
+
+class Counted(StorageWrapper):
+    """Counts what commits: ``appends`` those of appends alone, ``commits`` all."""
+
+    appends = commits = 0
+
+    def write(self, writes: Sequence[Write]) -> list[bool]:
+        self._count()
+        return self.inner.write(writes)
+
+    def try_write(self, writes: Sequence[Write]) -> list[bool] | None:
+        done = self.inner.try_write(writes)
+        if done is not None:
+            self._count()
+        return done
+
+    def _count(self) -> None:
+        self.appends += 1
+        self.commits += 1
+
+    def claim(self, chain_id: str, token: int, owner: bytes, until: float) -> bool:
+        self.commits += 1
+        return self.inner.claim(chain_id, token, owner, until)
+
+    def renew(self, renewals: Sequence[Renewal]) -> list[bool]:
+        self.commits += 1
+        return self.inner.renew(renewals)

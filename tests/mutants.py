@@ -168,6 +168,76 @@ PLANTED = (
         contract("memory", "cells"),
     ),
     Fault(
+        "sqlite: a run is deleted that was claimed meanwhile",
+        STORAGE + "sqlite/statements.py",
+        'found = connection.execute("SELECT no FROM chains WHERE id = ? AND token = ?", where).fetchone()',
+        'found = connection.execute("SELECT no FROM chains WHERE id = ? AND token >= ?", where).fetchone()',
+        contract("sqlite", "removing"),
+    ),
+    Fault(
+        "postgres: no fence for a lone append",
+        STORAGE + "postgres/statements.py",
+        "    WHERE id = %b AND token = %b AND last = %b RETURNING no",
+        "    WHERE id = %b AND token >= %b AND last = %b RETURNING no",
+        contract("postgres", "fencing"),
+    ),
+    Fault(
+        "tiers: the memory takes in what was refused",
+        STORAGE + "tier.py",
+        "if name in ours and not (yes and self._put(batch[name], write)):",
+        "if name in ours and not self._put(batch[name], write):",
+        ("tests/test_tiers.py",),
+    ),
+    Fault(
+        "fallback: two histories are merged",
+        STORAGE + "fallback/handover.py",
+        "if len(self._got) > self._same:",
+        "if False:",
+        ("tests/test_fallback.py",),
+    ),
+    Fault(
+        "a trimmed row is linked by its first",
+        STORAGE + "retention.py",
+        "link=link_of(last.frame),",
+        "link=link_of(first.frame),",
+        ("tests/test_keeping_small.py",),
+    ),
+    Fault(
+        "recovery does not weigh what was counted",
+        "sifaka/recovery/ranking.py",
+        "    tried, worked = at.counts.get(prior.strategy.value, (0, 0))\n    like",
+        "    tried, worked = 0, 0\n    like",
+        ("tests/test_evidence.py",),
+    ),
+    Fault(
+        "recovery counts failures as successes",
+        "sifaka/recovery/evidence.py",
+        "row[recovery.strategy] = (tried + 1, worked + success)",
+        "row[recovery.strategy] = (tried + 1, worked + 1)",
+        ("tests/test_evidence.py",),
+    ),
+    Fault(
+        "cells are never read afresh",
+        STORAGE + "cells.py",
+        "if name in known and now < known[name][0]}",
+        "if name in known}",
+        ("tests/test_evidence.py",),
+    ),
+    Fault(
+        "a loser's lease frees the winner's run",
+        STORAGE + "journal.py",
+        "return entry.owner in self._let_go or is_dead(entry.owner)",
+        "return bool(self._let_go) or is_dead(entry.owner)",
+        ("tests/test_evidence.py",),
+    ),
+    Fault(
+        "a fault is learned without its text",
+        "sifaka/engine/run.py",
+        'text = self._fault_text or (state.fault.fault.message if state.fault else "")',
+        "text = self._fault_text",
+        ("tests/test_evidence.py",),
+    ),
+    Fault(
         "a copy is not verified",
         STORAGE + "moving.py",
         "    _verify(steady, target, entry)",
@@ -189,12 +259,13 @@ class Copy:
 
     def __init__(self, folder: str) -> None:
         self.src = Path(folder) / "src"
-        shutil.copytree(ROOT / "src", self.src)
+        shutil.copytree(ROOT / "src", self.src, ignore=shutil.ignore_patterns("__pycache__"))
         self.environment = {
             **os.environ,
             "PYTHONPATH": str(self.src),
             "SIFAKA_SOAK": "0.3",
-            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",  # no stale bytecode hides a fault
+            "HYPOTHESIS_STORAGE_DIRECTORY": f"{folder}/hypothesis",
         }
         said = subprocess.run(
             [sys.executable, "-c", "import sifaka; print(sifaka.__file__)"],
@@ -209,7 +280,7 @@ class Copy:
     def passes(self, tests: tuple[str, ...]) -> tuple[bool, str]:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
         done = subprocess.run(
-            command, check=False, cwd=ROOT, env=self.environment, capture_output=True, text=True
+            command, check=False, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=300
         )
         if done.returncode not in {0, 1}:
             sys.exit(f"the tests {tests} did not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
@@ -222,7 +293,9 @@ class Copy:
             sys.exit(
                 f"{fault.name}: {fault.file} holds {fault.old!r} {sound.count(fault.old)} times, not once"
             )
-        file.write_text(sound.replace(fault.old, fault.new), encoding="utf-8")
+        faulty = sound.replace(fault.old, fault.new)
+        compile(faulty, fault.file, "exec")  # a fault is no typing error
+        file.write_text(faulty, encoding="utf-8")
         try:
             return not self.passes(fault.tests)[0]
         finally:

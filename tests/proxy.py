@@ -127,11 +127,12 @@ class Proxy:
         """Pass data on as far as it may go; False where the connection is cut."""
         left = self._left[towards]
         part = data if left is None or left > len(data) else data[:left]
-        sink.sendall(part)
+        # Counted first: who has the answer may look at the counters at once.
         if towards == "server":
             self.sent += len(part)
         else:
             self.received += len(part)
+        sink.sendall(part)
         if left is None:
             return True
         self._left[towards] = left - len(part)

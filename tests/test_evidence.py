@@ -257,10 +257,10 @@ def test_a_run_that_nobody_could_give_back_is_free_for_who_let_it_go_and_not_for
     class Away(InMemoryStorage):
         away = False
 
-        def renew(self, renewals):
+        def entry(self, chain_id):
             if self.away:
                 raise StorageError("away")
-            return super().renew(renewals)
+            return super().entry(chain_id)
 
     storage = Away()
     ours = CachedCheckpointStorage(storage).journal
@@ -271,5 +271,6 @@ def test_a_run_that_nobody_could_give_back_is_free_for_who_let_it_go_and_not_for
         theirs.append(second, [Opened(1.0, "a", "p", parts=(), settings={})])
     storage.away = True
     theirs.release(second)
+    storage.away = False
     with pytest.raises(OwnedError):
         theirs.claim("a")

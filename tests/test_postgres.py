@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import os
 import random
@@ -19,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from hammer import Hammer, begin, cut_everywhere, opening, row, texts
 from proxy import Proxy
 from sifaka.errors import (
     FormatError,
@@ -28,14 +28,13 @@ from sifaka.errors import (
     UnstorableError,
     UsageError,
 )
-from sifaka.log.records import Opened, Partial
-from sifaka.storage.base import Change, Durability, Entry, Query, Renewal, Row, Write
+from sifaka.log.records import Partial
+from sifaka.storage.base import Change, Durability, Entry, Query, Renewal, Write
 from sifaka.storage.durability import DurabilityWarning
-from sifaka.storage.journal import Journal, Lease
+from sifaka.storage.journal import Journal
 from sifaka.storage.memory import InMemoryStorage
 from sifaka.storage.postgres import PostgresStorage
 from sifaka.storage.postgres.errors import is_conflict
-from sifaka.storage.reading import read
 from sifaka.testing import FakeClock
 from sifaka.testing.servers import PostgresServer, missing
 
@@ -83,26 +82,6 @@ def ask(postgres_url: str) -> Iterator[Ask]:
             return found
 
         yield run
-
-
-def row(chain_id: str, first: int, token: int = 1, **fields: Any) -> Row:
-    known: dict[str, Any] = {"at": 1.0 + first, "checkpoints": 0, "frame": b"frame %d" % first, "raw": 20}
-    return Row(chain_id, first, fields.pop("last", first), token, **(known | fields))
-
-
-def opening(chain_id: str, **fields: Any) -> Write:
-    known: dict[str, Any] = {"owner": b"me", "updated_at": 1.0}
-    return Write(row(chain_id, 0), None, Entry(chain_id, **(known | fields)))
-
-
-def begin(journal: Journal, chain_id: str = "a") -> Lease:
-    lease = journal.claim(chain_id)
-    journal.append(lease, [Opened(1.0, chain_id, "a prompt", parts=(), settings={})])
-    return lease
-
-
-def texts(storage: PostgresStorage, chain_id: str = "a") -> list[str]:
-    return [one.text for one in read(storage, chain_id) if isinstance(one, Partial)]
 
 
 def firsts(storage: PostgresStorage, chain_id: str = "a") -> list[int]:
@@ -336,40 +315,6 @@ def test_a_connection_that_died_while_it_was_idle_is_no_fault(store: PostgresSto
         assert store.swap("cell", b"", place - 1)
 
 
-class Hammer:
-    """A thread that appends as fast as it can, and notes what was acknowledged."""
-
-    def __init__(self, journal: Journal) -> None:
-        self.journal = journal
-        self.lease = begin(journal)
-        self.acknowledged: list[str] = []
-        self.failures: list[BaseException] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work)
-        self._thread.start()
-
-    def _work(self) -> None:
-        try:
-            for number in itertools.count():
-                if self._stop.is_set():
-                    return
-                self.journal.append(self.lease, [Partial(float(number), 0, f"text {number}")])
-                self.acknowledged.append(f"text {number}")
-        except BaseException as error:
-            self.failures.append(error)
-
-    def advance(self) -> None:
-        """Wait for one more append to be acknowledged."""
-        seen = len(self.acknowledged)
-        while len(self.acknowledged) == seen and not self.failures:
-            time.sleep(0.0005)
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join(60)
-        assert not self.failures, self.failures
-
-
 def _backends(url: str) -> list[int]:
     """The process ids of the store's backends, asked of the server."""
     with psycopg.connect(url, autocommit=True) as link:
@@ -455,35 +400,12 @@ def _through(proxy: Proxy, url: str, opened: Open, **options: Any) -> PostgresSt
     return opened(f"postgresql://sifaka@127.0.0.1:{proxy.port}/{database}?sslmode=disable", **options)
 
 
-def _cut_everywhere(
-    storage: PostgresStorage, proxy: Proxy, cut: Callable[[int | None], None], way: str
-) -> int:
-    """An append, cut after every byte of one direction, and once more uncut; how many there were."""
-    journal = Journal(storage)
-    lease = begin(journal)
-    sent = [f"same size {k:04d}" for k in range(4)]
-    for text in sent:  # by now the statement is prepared
-        journal.append(lease, [Partial(2.0, 0, text)])
-    setattr(proxy, way, 0)
-    sent.append("same size 0004")
-    journal.append(lease, [Partial(3.0, 0, sent[-1])])
-    size = int(getattr(proxy, way))
-    for k in range(size + 1):
-        sent.append(f"same size {len(sent):04d}")
-        cut(k)
-        journal.append(lease, [Partial(4.0 + k, 0, sent[-1])])
-        cut(None)
-    assert texts(storage) == sent
-    assert storage.measure()["records"] == len(sent) + 1
-    return size + 1
-
-
 def test_a_reply_that_is_cut_at_any_byte_leaves_the_append_there_once(
     postgres_server: PostgresServer, postgres_url: str, opened: Open
 ) -> None:
     with Proxy(postgres_server.port) as proxy:
         storage = _through(proxy, postgres_url, opened, clock=FakeClock())  # its pauses take no time
-        cuts = _cut_everywhere(storage, proxy, proxy.cut_to_client, "received")
+        cuts = cut_everywhere(storage, proxy, proxy.cut_to_client, "received")
         assert proxy.cuts >= cuts - 1
     assert cuts >= 30
     print(f"{cuts} cuts of replies")
@@ -494,7 +416,7 @@ def test_a_request_that_is_cut_at_any_byte_is_sent_again_and_stored_once(
 ) -> None:
     with Proxy(postgres_server.port) as proxy:
         storage = _through(proxy, postgres_url, opened, clock=FakeClock())
-        cuts = _cut_everywhere(storage, proxy, proxy.cut_to_server, "sent")
+        cuts = cut_everywhere(storage, proxy, proxy.cut_to_server, "sent")
         assert proxy.cuts >= cuts - 1
     assert cuts >= 200
     print(f"{cuts} cuts of requests")

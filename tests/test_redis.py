@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from hammer import Hammer, begin, cut_everywhere, opening, row, texts
 from proxy import Proxy
 from sifaka.errors import (
     FencedError,
@@ -30,15 +31,14 @@ from sifaka.errors import (
     StoreUnreachableError,
     UsageError,
 )
-from sifaka.log.records import Opened, Partial
-from sifaka.storage.base import Change, Durability, Entry, Query, Renewal, Row, Write
+from sifaka.log.records import Partial
+from sifaka.storage.base import Change, Durability, Entry, Query, Renewal, Write
 from sifaka.storage.durability import DurabilityWarning
-from sifaka.storage.journal import Journal, Lease
+from sifaka.storage.journal import Journal
 from sifaka.storage.memory import InMemoryStorage
-from sifaka.storage.reading import load_whole, read
+from sifaka.storage.reading import load_whole
 from sifaka.storage.redis import RedisStorage
 from sifaka.testing import FakeClock
-from sifaka.testing.contract import CONTRACT, Check
 from sifaka.testing.servers.redis import RedisServer, redis_program
 
 pytestmark = [
@@ -89,34 +89,6 @@ def store(quick: RedisServer, opened: Open) -> RedisStorage:
 def client(quick: RedisServer) -> Iterator[Any]:
     with redis.Redis(port=quick.port, protocol=2) as one:
         yield one
-
-
-def row(chain_id: str, first: int, token: int = 1, **fields: Any) -> Row:
-    known: dict[str, Any] = {"at": 1.0 + first, "checkpoints": 0, "frame": b"frame %d" % first, "raw": 20}
-    return Row(chain_id, first, fields.pop("last", first), token, **(known | fields))
-
-
-def opening(chain_id: str, **fields: Any) -> Write:
-    return Write(row(chain_id, 0), None, Entry(chain_id, **({"owner": b"me", "updated_at": 1.0} | fields)))
-
-
-def begin(journal: Journal, chain_id: str = "a") -> Lease:
-    lease = journal.claim(chain_id)
-    journal.append(lease, [Opened(1.0, chain_id, "a prompt", parts=(), settings={})])
-    return lease
-
-
-def texts(storage: RedisStorage, chain_id: str = "a") -> list[str]:
-    return [one.text for one in read(storage, chain_id) if isinstance(one, Partial)]
-
-
-# The contract ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("check", CONTRACT, ids=str)
-def test_the_contract_of_stores_is_kept(check: Check, quick: RedisServer, opened: Open) -> None:
-    namespace = f"contract {next(_numbers)}"
-    check(lambda clock=None: opened(quick.url, namespace=namespace, clock=clock))
 
 
 STATUSES = ("running", "waiting", "failed", "done")
@@ -402,40 +374,19 @@ def test_a_server_that_stays_away_is_an_error_after_the_patience_and_the_run_can
 def test_a_hundred_deaths_of_the_server_amid_commits_lose_nothing_acknowledged(
     server: RedisServer, opened: Open
 ) -> None:
-    journal = Journal(opened(server.url, durability="power", patience_s=60.0))
-    lease = begin(journal)
-    acknowledged: list[str] = []
-    stop = threading.Event()
-    failures: list[BaseException] = []
-
-    def hammer() -> None:
-        try:
-            for number in itertools.count():
-                if stop.is_set():
-                    return
-                journal.append(lease, [Partial(float(number), 0, f"text {number}")])
-                acknowledged.append(f"text {number}")
-        except BaseException as error:
-            failures.append(error)
-
-    writer = threading.Thread(target=hammer)
-    writer.start()
+    hammer = Hammer(Journal(opened(server.url, durability="power", patience_s=60.0)))
     chance, deaths, ends_at = random.Random(4), 0, time.monotonic() + 40
-    while deaths < 100 and time.monotonic() < ends_at and not failures:
-        seen = len(acknowledged)
-        while len(acknowledged) == seen and not failures:  # an append of this server's life got through
-            time.sleep(0.001)
+    while deaths < 100 and time.monotonic() < ends_at and not hammer.failures:
+        hammer.advance()  # an append of this server's life got through
         time.sleep(chance.random() * 0.003)
         server.kill()
         server.start()
         deaths += 1
-    stop.set()
-    writer.join(60)
-    assert not failures
+    hammer.stop()
     assert deaths >= 50, f"only {deaths} deaths in 40 s"
-    print(f"{deaths} deaths of the server, {len(acknowledged)} appends acknowledged")
-    assert texts(journal.storage) == acknowledged
-    journal.release(lease)
+    print(f"{deaths} deaths of the server, {len(hammer.acknowledged)} appends acknowledged")
+    assert texts(hammer.journal.storage) == hammer.acknowledged
+    hammer.journal.release(hammer.lease)
 
 
 # The network -------------------------------------------------------------------------------
@@ -445,35 +396,12 @@ def _through(proxy: Proxy, opened: Open, **options: Any) -> RedisStorage:
     return opened(f"redis://127.0.0.1:{proxy.port}/0", namespace=f"net {next(_numbers)}", **options)
 
 
-def _cut_everywhere(proxy: Proxy, opened: Open, cut: Callable[[int | None], None], counter: str) -> int:
-    """An append, cut after every byte of one direction, and once more uncut; how many there were."""
-    storage = _through(proxy, opened, clock=FakeClock())  # its pauses take no time
-    journal = Journal(storage)
-    lease = begin(journal)
-    sent = ["same size 000", "same size 001"]
-    journal.append(lease, [Partial(2.0, 0, sent[0])])
-    setattr(proxy, counter, 0)
-    journal.append(lease, [Partial(3.0, 0, sent[1])])
-    size = getattr(proxy, counter)
-    for k in range(size + 1):
-        sent.append(f"same size {k + 2:03d}")
-        cut(k)
-        journal.append(lease, [Partial(4.0 + k, 0, sent[-1])])
-        cut(None)
-    assert texts(storage) == sent
-    entry = storage.entry("a")
-    assert entry is not None
-    assert entry.last == len(sent)
-    assert storage.measure()["records"] == len(sent) + 1
-    journal.release(lease)
-    return size + 1
-
-
 def test_a_reply_that_is_cut_at_any_byte_leaves_the_append_there_once(
     quick: RedisServer, opened: Open
 ) -> None:
     with Proxy(quick.port) as proxy:
-        cuts = _cut_everywhere(proxy, opened, proxy.cut_to_client, "received")
+        storage = _through(proxy, opened, clock=FakeClock())  # its pauses take no time
+        cuts = cut_everywhere(storage, proxy, proxy.cut_to_client, "received")
         assert proxy.cuts >= cuts - 1
     assert cuts >= 9  # "*1\r\n:1\r\n" and its end
     print(f"{cuts} cuts of replies")
@@ -483,7 +411,8 @@ def test_a_request_that_is_cut_at_any_byte_is_sent_again_and_stored_once(
     quick: RedisServer, opened: Open
 ) -> None:
     with Proxy(quick.port) as proxy:
-        cuts = _cut_everywhere(proxy, opened, proxy.cut_to_server, "sent")
+        storage = _through(proxy, opened, clock=FakeClock())  # its pauses take no time
+        cuts = cut_everywhere(storage, proxy, proxy.cut_to_server, "sent")
         assert proxy.cuts >= cuts - 1
     assert cuts >= 200
     print(f"{cuts} cuts of requests")

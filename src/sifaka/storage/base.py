@@ -8,7 +8,7 @@ any of them. What is the same for all (encoding, group commit, leases, folding) 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -29,9 +29,12 @@ __all__ = [
     "Row",
     "Storage",
     "Write",
+    "paged_rows",
 ]
 
 CHAIN_ID_CHARS_MAX = 200
+_TOP = 2**62
+"""Beyond any record's number."""
 
 Durability = Literal["none", "process", "server", "power"]
 """What an acknowledged append survives: nothing, the death of our process, of the store's server, or
@@ -70,6 +73,18 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     group: str = ""
     until: float = 0.0
     release: bool = False
+
+    def applied_to(self, entry: Entry) -> Entry:
+        """The entry as it is after the append that this belongs to."""
+        changed = msgspec.structs.replace(
+            entry,
+            status=self.status,
+            reason=self.reason,
+            group=self.group,
+            until=self.until,
+            updated_at=self.at,
+        )
+        return msgspec.structs.replace(changed, owner=b"", lease_until=0.0) if self.release else changed
 
 
 class Write(msgspec.Struct, frozen=True, gc=False):
@@ -132,6 +147,26 @@ class Query(msgspec.Struct, frozen=True, gc=False):
     updated_since: float | None = None
     after: Entry | None = None
     limit: int = 50
+
+
+def paged_rows(
+    select: Callable[[int, int, int], list[Row]], first: int, last: int | None, *, newest_first: bool
+) -> Iterator[Row]:
+    """The rows that hold any of the records ``first`` to ``last``, read a page at a time.
+
+    ``select(first, last, limit)`` reads the next of them, in the order that is wanted.
+    """
+    end, limit = _TOP if last is None else last, 8
+    while True:
+        found = select(first, end, limit)
+        yield from found
+        if len(found) < limit or not found[-1].first:
+            return
+        if newest_first:
+            end = found[-1].first - 1
+        else:
+            first = found[-1].last + 1
+        limit = 64
 
 
 class Storage(ABC):
@@ -232,6 +267,12 @@ class Storage(ABC):
         ``newest_checkpoint`` (unix seconds or None: of the rows that hold checkpoints), ``chains`` (number by
         status), ``records``.
         """
+
+    def pages(self, query: Query) -> Iterator[list[Entry]]:
+        """All entries that ``query`` selects, newest first, ``query.limit`` at a time."""
+        while page := self.entries(query):
+            yield page
+            query = msgspec.structs.replace(query, after=page[-1])
 
     def complaints(self) -> list[str]:
         """What in the store's settings does not keep its promises, a sentence each with the way out."""

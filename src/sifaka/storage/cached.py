@@ -14,6 +14,7 @@ import msgspec
 
 from sifaka.errors import StorageError
 from sifaka.storage.base import Entry, Renewal, Row, Storage, Write
+from sifaka.storage.cells import SharedCells
 from sifaka.storage.locks import ProcessLock
 from sifaka.storage.memory import InMemoryStorage
 from sifaka.storage.similarity import Similarity
@@ -26,8 +27,6 @@ UNFORGOTTEN = "search/unforgotten"
 """The cell with the runs that were deleted while the search could not be told."""
 UNFORGOTTEN_MAX = 50_000
 """So many of them are remembered; then deleting waits for the search."""
-SWAPS = 8
-"""So often the cell is set again where other processes delete at the same time."""
 _ids = msgspec.msgpack.Decoder(list[str])
 
 
@@ -195,14 +194,14 @@ class CachedStorage(StorageWrapper):
 
         A run that turns out to be spared loses suggestions at the most.
         """
+
+        def still_owed(value: bytes) -> bytes:
+            owed = _ids.decode(value) if value else []
+            left = _unforgotten(search, [*dict.fromkeys([*owed, *chain_ids])])
+            return value if left == owed else msgspec.msgpack.encode(left)
+
         with self._debts:
-            for _ in range(SWAPS):
-                cell = self.inner.cells([UNFORGOTTEN])[0]
-                owed = _ids.decode(cell.value) if cell.value else []
-                left = _unforgotten(search, [*dict.fromkeys([*owed, *chain_ids])])
-                if left == owed or self.inner.swap(UNFORGOTTEN, msgspec.msgpack.encode(left), cell.version):
-                    return
-        raise StorageError("many processes delete runs just now: delete again")
+            SharedCells(self.inner).change(UNFORGOTTEN, still_owed)
 
     # Keeping -------------------------------------------------------------------------------
 

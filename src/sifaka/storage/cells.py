@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from sifaka.errors import StorageError
-from sifaka.storage.base import Cell, Storage
+from sifaka.storage.base import Storage
 
 __all__ = ["SharedCells"]
 
@@ -38,17 +38,19 @@ class SharedCells:
         if missing:
             found = self.storage.cells(missing)
             for name, cell in zip(missing, found, strict=True):
-                fresh[name] = self._remember(name, cell)
+                fresh[name] = self._remember(name, cell.value)
         return [fresh[name] for name in names]
 
-    def _remember(self, name: str, cell: Cell) -> bytes:
+    def _remember(self, name: str, value: bytes) -> bytes:
         if len(self._known) >= NAMES_MAX:
             self._known = {}
-        self._known[name] = (self.storage.clock.monotonic() + self.stale_s, cell.value)
-        return cell.value
+        self._known[name] = (self.storage.clock.monotonic() + self.stale_s, value)
+        return value
 
     def change(self, name: str, function: Callable[[bytes], bytes]) -> bytes:
         """Set a cell to ``function`` of its value, whoever else changes it meanwhile; the new value.
+
+        Nothing is written where the value stays as it is.
 
         Where the acknowledgement of a change is lost it may be made twice: what is counted here may be
         counted twice then, and never gets lost.
@@ -56,6 +58,6 @@ class SharedCells:
         for _ in range(TRIES):
             (cell,) = self.storage.cells([name])
             value = function(cell.value)
-            if self.storage.swap(name, value, cell.version):
-                return self._remember(name, Cell(value, cell.version + 1))
+            if value == cell.value or self.storage.swap(name, value, cell.version):
+                return self._remember(name, value)
         raise StorageError(f"the shared cell {name!r} was changed by others {TRIES} times in a row")

@@ -9,14 +9,14 @@ from typing import Any
 
 import msgspec
 
-from sifaka.errors import OwnedError, UnknownChainError, UsageError
+from sifaka.errors import UnknownChainError, UsageError
 from sifaka.log.checkpoint import ChainCheckpoint, checkpoints
 from sifaka.log.records import Record, Status
 from sifaka.storage.base import Entry, Query, Storage
 from sifaka.storage.cells import SharedCells
 from sifaka.storage.checking import Salvage, salvage
-from sifaka.storage.journal import Journal
-from sifaka.storage.leases import LEASE_S, decode, is_dead
+from sifaka.storage.journal import Journal, owned
+from sifaka.storage.leases import LEASE_S
 from sifaka.storage.moving import is_running
 from sifaka.storage.reading import Loaded, load, load_whole, read
 from sifaka.storage.retention import ENDED, clean_up
@@ -80,7 +80,7 @@ class CachedCheckpointStorage:
         """A run whose owner is gone is *interrupted*, whatever its last record says."""
         if entry.status not in ("running", "waiting"):
             return entry
-        if entry.owner and entry.lease_until > self.storage.now() and not is_dead(entry.owner):
+        if is_running(self.storage, entry):
             return entry
         return msgspec.structs.replace(entry, status="interrupted")
 
@@ -107,13 +107,11 @@ class CachedCheckpointStorage:
 
     def _count_interrupted(self, chains: dict[str, int]) -> None:
         """Move runs whose owner is gone from where they stopped to where they belong."""
-        query = Query(statuses=("running", "waiting"), limit=PAGE)
-        while found := self.storage.entries(query):
-            for entry in found:
+        for page in self.storage.pages(Query(statuses=("running", "waiting"), limit=PAGE)):
+            for entry in page:
                 if self._as_of_now(entry).status == "interrupted":
                     chains["interrupted"] = chains.get("interrupted", 0) + 1
                     chains[entry.status] -= 1
-            query = msgspec.structs.replace(query, after=found[-1])
         for status in [status for status, count in chains.items() if not count]:
             del chains[status]
 
@@ -152,8 +150,7 @@ class CachedCheckpointStorage:
         if entry is None:
             raise UnknownChainError(chain_id)
         if is_running(storage, entry):
-            left = entry.lease_until - storage.now()
-            raise OwnedError(chain_id, str(decode(entry.owner)), entry.lease_until, left)
+            raise owned(entry, storage.now())
         removed = storage.delete([entry])
         storage.compact()
         return removed

@@ -14,7 +14,7 @@ from sifaka.storage.commits import Committer, Pending
 from sifaka.storage.held import Keeper, Lease
 from sifaka.storage.leases import LEASE_S, decode, is_dead, myself
 
-__all__ = ["Journal", "Lease", "check_chain_id"]
+__all__ = ["Journal", "Lease", "check_chain_id", "owned"]
 
 POLL_S = 0.25
 """How often a claim that waits looks again."""
@@ -29,6 +29,11 @@ def check_chain_id(chain_id: str) -> str:
     if not chain_id.isprintable():  # also refuses lone surrogates, which no store can hold
         raise ChainIdError(f"the chain id {chain_id!r} holds control or unprintable characters")
     return chain_id
+
+
+def owned(entry: Entry, now: float) -> OwnedError:
+    """The error that names a run's living owner; ``now`` is by the store's clock."""
+    return OwnedError(entry.chain_id, str(decode(entry.owner)), entry.lease_until, entry.lease_until - now)
 
 
 class Journal:
@@ -76,8 +81,7 @@ class Journal:
                 yield Lease(chain_id, entry.token, b"", now)  # to be read: nothing more is written
             elif entry.owner and entry.lease_until > now and not self._is_free(entry):
                 if now >= give_up_at:
-                    owner, left = str(decode(entry.owner)), entry.lease_until - now
-                    raise OwnedError(chain_id, owner, entry.lease_until, left)
+                    raise owned(entry, now)
                 yield min(POLL_S, give_up_at - now)
             elif self._take(entry, me, now + self.lease_s):
                 taken = bool(entry.owner)

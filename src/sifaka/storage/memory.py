@@ -44,19 +44,8 @@ class InMemoryStorage(Storage):
         if entry.token != row.token or entry.last != row.first - 1:
             return False
         self._rows.setdefault(row.chain_id, []).append(row)
-        changes: dict[str, Any] = {"last": row.last}
-        change = write.change
-        if change is not None:
-            changes |= {
-                "status": change.status,
-                "reason": change.reason,
-                "group": change.group,
-                "until": change.until,
-                "updated_at": change.at,
-            }
-            if change.release:
-                changes |= {"owner": b"", "lease_until": 0.0}
-        self._entries[row.chain_id] = msgspec.structs.replace(entry, **changes)
+        changed = entry if write.change is None else write.change.applied_to(entry)
+        self._entries[row.chain_id] = msgspec.structs.replace(changed, last=row.last)
         return True
 
     def rows(

@@ -7,6 +7,7 @@ cannot be read, or that is another one in the target, is left behind and named; 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import msgspec
 
@@ -75,7 +76,7 @@ def _listed(source: Storage, chain_ids: Iterable[str] | None) -> Iterator[Entry]
             seen.add((entry.chain_id, entry.updated_at))
         yield entry
     if chain_ids is None:
-        for entry in _pages(source, Query(updated_since=since, limit=PAGE)):
+        for entry in chain.from_iterable(source.pages(Query(updated_since=since, limit=PAGE))):
             if (entry.chain_id, entry.updated_at) not in seen:
                 yield entry
 
@@ -91,13 +92,7 @@ def runs(storage: Storage, chain_ids: Iterable[str] | None = None) -> Iterator[E
         return
     # By status and time: a page never moves under our feet but by runs that go on just now.
     for status in STATUSES:
-        yield from _pages(storage, Query(statuses=(status,), limit=PAGE))
-
-
-def _pages(storage: Storage, query: Query) -> Iterator[Entry]:
-    while page := storage.entries(query):
-        yield from page
-        query = msgspec.structs.replace(query, after=page[-1])
+        yield from chain.from_iterable(storage.pages(Query(statuses=(status,), limit=PAGE)))
 
 
 # Rows --------------------------------------------------------------------------------------

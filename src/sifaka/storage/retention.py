@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import msgspec
-
 from sifaka.errors import DataError, UnknownChainError, UsageError
 from sifaka.log.codec import encode, link_of, raw_bytes
 from sifaka.log.records import Reached, Status
@@ -62,10 +60,7 @@ def clean_up(
 
 def ended_before(storage: Storage, at: float | None, statuses: Sequence[Status]) -> Iterator[list[Entry]]:
     """Runs that ended before ``at`` (unix seconds; None: any), newest first, a page at a time."""
-    query = Query(statuses=tuple(statuses), updated_before=at, limit=PAGE)
-    while page := storage.entries(query):
-        yield page
-        query = msgspec.structs.replace(query, after=page[-1])
+    return storage.pages(Query(statuses=tuple(statuses), updated_before=at, limit=PAGE))
 
 
 def _trim_page(storage: Storage, page: Sequence[Entry], keep: int, archive: Archive | None) -> int:

@@ -16,6 +16,7 @@ from sifaka.errors import DamagedRecordError, DataError
 from sifaka.log.codec import decode, encode, link_of, raw_bytes
 from sifaka.log.records import Opened, Result
 from sifaka.storage.base import Entry, Row, Storage
+from sifaka.storage.cells import SharedCells
 
 __all__ = ["Split", "Splits", "split_of", "under_new_id"]
 
@@ -67,10 +68,7 @@ class Splits:
     def record(self, chain_id: str, split: Split | None) -> None:
         """Record a split, or (None) that it is none any more."""
         value = b"" if split is None else _encoder.encode(split)
-        while True:
-            cell = self._journal.cells([PREFIX + chain_id])[0]
-            if cell.value == value or self._journal.swap(PREFIX + chain_id, value, cell.version):
-                return
+        SharedCells(self._journal).change(PREFIX + chain_id, lambda _: value)
 
 
 def split_of(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -243,16 +243,8 @@ class Standby:
             self.held.pop(chain_id, None)
             self.here.discard(chain_id)
             return
-        changes: dict[str, Any] = {"last": write.row.last}
-        if change is not None:
-            changes |= {
-                "status": change.status,
-                "reason": change.reason,
-                "group": change.group,
-                "until": change.until,
-                "updated_at": change.at,
-            }
-        self.held[chain_id] = msgspec.structs.replace(entry, **changes)
+        changed = entry if change is None else change.applied_to(entry)
+        self.held[chain_id] = msgspec.structs.replace(changed, last=write.row.last)
 
 
 def _log(message: str, *args: object) -> None:

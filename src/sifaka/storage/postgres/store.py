@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sifaka.clock import Clock, SystemClock
 from sifaka.errors import MissingExtraError, UsageError
-from sifaka.storage.base import Cell, Durability, Entry, Query, Renewal, Row, Storage, Write
+from sifaka.storage.base import Cell, Durability, Entry, Query, Renewal, Row, Storage, Write, paged_rows
 from sifaka.storage.durability import as_durability
 from sifaka.storage.postgres import statements as say
 from sifaka.storage.postgres.values import (
@@ -45,7 +45,6 @@ RUNS_A_DELETE = 100
 """Runs that are deleted in one transaction."""
 REWRITE_BYTES_MAX = 64 * 2**20
 """Up to this size :meth:`PostgresStorage.compact` rewrites a table, which locks it for under a second."""
-_TOP = 2**62
 
 
 class PostgresStorage(Storage):
@@ -175,20 +174,14 @@ class PostgresStorage(Storage):
         self, chain_id: str, first: int = 0, last: int | None = None, *, newest_first: bool = False
     ) -> Iterator[Row]:
         """The rows that hold any of the records ``first`` to ``last``, read a page at a time."""
-        end, page, key = _TOP if last is None else last, 8, outgoing(chain_id)
+        key = outgoing(chain_id)
         statement = say.ROWS_NEWEST_FIRST if newest_first else say.ROWS
-        while True:
-            values = (key, first, end, key, end, end, page)
-            found = self._sessions.select(statement, values)
-            for one in found:
-                yield row_of(chain_id, one)
-            if len(found) < page or found[-1][0] == 0:
-                return
-            if newest_first:
-                end = found[-1][0] - 1
-            else:
-                first = found[-1][1] + 1
-            page = 64
+
+        def select(start: int, end: int, limit: int) -> list[Row]:
+            found = self._sessions.select(statement, (key, start, end, key, end, end, limit))
+            return [row_of(chain_id, one) for one in found]
+
+        return paged_rows(select, first, last, newest_first=newest_first)
 
     def entry(self, chain_id: str) -> Entry | None:
         """The run's entry, or None."""

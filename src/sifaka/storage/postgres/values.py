@@ -10,8 +10,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from sifaka.storage.base import Change, Entry, Query, Renewal, Row, Write
 from sifaka.storage.postgres.statements import APPEND, ENTRY, OPEN, RENEW
 
@@ -151,24 +149,10 @@ def _append_values(write: Write) -> tuple[Any, ...]:
     )
 
 
-def _changed(entry: Entry, change: Change | None) -> Entry:
-    """The entry that a run begins with: a change that comes with the first append is in it already."""
-    if change is None:
-        return entry
-    changes: dict[str, Any] = {
-        "status": change.status,
-        "reason": change.reason,
-        "group": change.group,
-        "until": change.until,
-        "updated_at": change.at,
-    }
-    if change.release:
-        changes |= {"owner": b"", "lease_until": 0.0}
-    return msgspec.structs.replace(entry, **changes)
-
-
 def _open_values(write: Write) -> tuple[Any, ...]:
-    row, entry = write.row, _changed(write.opens or Entry(write.row.chain_id), write.change)
+    row, entry = write.row, write.opens or Entry(write.row.chain_id)
+    if write.change is not None:  # one that comes with the first append is in the entry already
+        entry = write.change.applied_to(entry)
     return (
         outgoing(row.chain_id),
         entry.token,

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sifaka.errors import MissingExtraError
+from sifaka.storage.database_file import make_private, transaction
 from sifaka.storage.locks import LibraryLock
 from sifaka.storage.similarity import (
     Case,
@@ -106,7 +107,12 @@ class EmbeddedSimilarity(Similarity):
 
     def _open(self) -> sqlite3.Connection:
         if self.path is not None:
-            _make_private(self.path)
+            try:
+                make_private(self.path)
+            except OSError as error:
+                raise SimilarityError(
+                    f"the cases in {self.path} cannot be opened: {error.strerror}"
+                ) from error
         connection = sqlite3.connect(
             self.path or ":memory:", timeout=BUSY_S, isolation_level=None, check_same_thread=False
         )
@@ -114,7 +120,7 @@ class EmbeddedSimilarity(Similarity):
             connection.execute("PRAGMA secure_delete = ON")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-            with _transaction(connection):
+            with transaction(connection):
                 self._prepare(connection)
         except BaseException:
             connection.close()
@@ -151,7 +157,7 @@ class EmbeddedSimilarity(Similarity):
     def keep(self, cases: Sequence[Case]) -> None:
         """Keep the cases in one transaction, and no more than ``limit`` in all."""
         rows = [(case.case_id, case.chain_id, encode(case), self._packed(case)) for case in cases]
-        with self._use() as connection, _transaction(connection):
+        with self._use() as connection, transaction(connection):
             connection.executemany(_ADD, rows)
             self.dropped += connection.execute(_BOUND, (self.limit,)).rowcount
 
@@ -164,7 +170,7 @@ class EmbeddedSimilarity(Similarity):
         Raises SimilarityError where another process's reading kept that from being done: call it again.
         """
         with self._use() as connection:
-            with _transaction(connection):
+            with transaction(connection):
                 connection.executemany("DELETE FROM cases WHERE chain = ?", [(id_,) for id_ in chain_ids])
             # The write-ahead log still has the old pages until it is emptied.
             busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -184,7 +190,7 @@ class EmbeddedSimilarity(Similarity):
     def nearest(self, case: Case, limit: int = 10) -> list[Match]:
         """The most similar cases, whichever process added them."""
         vector = _numpy().asarray(self.measure.vector(case), dtype="<f4")
-        with self._use() as connection, _transaction(connection, "BEGIN"):  # one state of the file
+        with self._use() as connection, transaction(connection, "BEGIN"):  # one state of the file
             self._look_again(connection)
             found: list[Match] = []
             for candidate in self._by_similarity(connection, vector):
@@ -245,30 +251,6 @@ class EmbeddedSimilarity(Similarity):
                 self.lies += 1
             else:
                 yield no, vector
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Generator[None]:
-    connection.execute(begin)
-    try:
-        yield
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
-
-
-def _make_private(path: str) -> None:
-    """Make the file where it is missing, readable by its owner alone from the first moment.
-
-    One that is there is not opened here: closing it would take the locks away that SQLite holds on it.
-    """
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise SimilarityError(f"the cases in {path} cannot be opened: {error.strerror}") from error
 
 
 def _numpy() -> Any:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from contextlib import suppress
 from urllib.parse import quote
 
 from sifaka.errors import FormatError, StorageError, StoreUnreachableError
 from sifaka.log.codec import raw_bytes
+from sifaka.storage.database_file import make_private, transaction
 
 __all__ = [
     "BUSY_S",
@@ -105,7 +105,7 @@ def open_file(path: str, url: str, *, create: bool) -> sqlite3.Connection:
 def _open(path: str, url: str, *, create: bool) -> sqlite3.Connection:
     try:
         if create:
-            _make_private(path)
+            make_private(path)
         address = f"file:{quote(path)}?mode=rw"
         connection = sqlite3.connect(
             address, uri=True, timeout=0, isolation_level=None, check_same_thread=False
@@ -123,15 +123,6 @@ def _open(path: str, url: str, *, create: bool) -> sqlite3.Connection:
     return connection
 
 
-def _make_private(path: str) -> None:
-    """Create the file where it is missing, for its owner only.
-
-    A file that is there is not opened: closing it would drop the locks that SQLite holds on it here.
-    """
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-
-
 def _prepare(connection: sqlite3.Connection, url: str, *, create: bool) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA_VERSION:
@@ -145,18 +136,12 @@ def _prepare(connection: sqlite3.Connection, url: str, *, create: bool) -> None:
         raise StoreUnreachableError(url, "the file holds no sifaka store")
     connection.create_function("raw_bytes", 1, raw_bytes, deterministic=True)
     connection.execute("PRAGMA journal_mode=WAL").fetchone()
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(connection):
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         for step in _STEPS[version:]:  # none where somebody else has done it meanwhile
             for statement in step.split(";"):
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _hint(path: str) -> str:

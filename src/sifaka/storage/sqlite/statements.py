@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from sifaka.errors import DamagedRecordError, StorageError
@@ -15,14 +14,12 @@ __all__ = [
     "ENTRY",
     "ROWS",
     "ROWS_NEWEST_FIRST",
-    "TOP",
     "append",
     "as_entry",
     "as_row",
     "conditions",
     "delete_one",
     "renew",
-    "transaction",
     "trim",
     "write_all",
 ]
@@ -56,21 +53,6 @@ WHERE chain = (SELECT no FROM chains WHERE id = :id) AND last >= :first AND last
 ), :end) AND first <= :end ORDER BY last LIMIT :page
 """
 ROWS_NEWEST_FIRST = ROWS.replace("ORDER BY last", "ORDER BY last DESC")
-TOP = 2**62
-"""Beyond any record's number."""
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Generator[None]:
-    """All or nothing, and the only writer meanwhile."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def write_all(connection: sqlite3.Connection, writes: Sequence[Write]) -> list[bool]:

@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 
 from sifaka.clock import Clock, SystemClock
 from sifaka.errors import StorageError, StoreUnreachableError, UnstorableError
-from sifaka.storage.base import Cell, Durability, Entry, Query, Renewal, Row, Storage, Write
+from sifaka.storage.base import Cell, Durability, Entry, Query, Renewal, Row, Storage, Write, paged_rows
+from sifaka.storage.database_file import transaction
 from sifaka.storage.locks import LibraryLock
 from sifaka.storage.sqlite.opening import (
     BUSY_S,
@@ -37,14 +38,12 @@ from sifaka.storage.sqlite.statements import (
     ENTRY,
     ROWS,
     ROWS_NEWEST_FIRST,
-    TOP,
     append,
     as_entry,
     as_row,
     conditions,
     delete_one,
     renew,
-    transaction,
     trim,
     write_all,
 )
@@ -186,21 +185,15 @@ class SQLiteStorage(Storage):
         They are read a page at a time: an open cursor would keep this connection from writing as soon as
         another process has committed.
         """
-        end, page = TOP if last is None else last, 8
         statement = ROWS_NEWEST_FIRST if newest_first else ROWS
-        while True:
+
+        def select(start: int, end: int, limit: int) -> list[Row]:
+            where = {"id": chain_id, "first": start, "end": end, "page": limit}
             with self._use() as connection:
-                where = {"id": chain_id, "first": first, "end": end, "page": page}
                 found = connection.execute(statement, where).fetchall()
-            for one in found:
-                yield as_row(chain_id, one)
-            if len(found) < page or found[-1][0] == 0:
-                return
-            if newest_first:
-                end = found[-1][0] - 1
-            else:
-                first = found[-1][1] + 1
-            page = 64
+            return [as_row(chain_id, one) for one in found]
+
+        return paged_rows(select, first, last, newest_first=newest_first)
 
     def entry(self, chain_id: str) -> Entry | None:
         """The run's entry, or None."""
