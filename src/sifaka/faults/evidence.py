@@ -14,26 +14,39 @@ from typing import Any, cast
 
 import msgspec
 
+from sifaka.faults.reading import (
+    class_names,
+    error_numbers,
+    fields,
+    is_empty_reply,
+    last_clause,
+    leading_class,
+    sayings,
+    statuses,
+)
+
 __all__ = ["LINKS_MAX", "Evidence", "attribute", "chain", "gather", "says"]
 
 LINKS_MAX = 8
 _TEXT_CHARS_MAX = 20_000
-
-_PHRASE_OF_STATUS = (
-    "bad request|unauthorized|payment required|forbidden|not found|request timeout|too many requests"
-    "|request entity too large|payload too large|unprocessable|internal server error|bad gateway"
-    "|service (?:temporarily )?unavailable|gateway time-?out|client error|server error"
-)
+_CODE_HEADERS = ("x-amzn-errortype", "x-ms-error-code")
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """``links`` is the chain of exceptions, outermost first; ``raw`` all texts, as they are."""
+    """``links`` is the chain of exceptions, outermost first; ``raw`` all texts, as they are.
+
+    ``leading`` is the class (and its module) that a bare text begins with.
+    """
 
     links: tuple[BaseException, ...]
     raw: str
     codes: tuple[str, ...]
     finishes: tuple[str, ...]
     classes: tuple[str, ...]
+    leading: tuple[str, str]
+    numbers: tuple[int, ...]
+    sayings: tuple[str, ...]
+    last_clause: str
     statuses: tuple[int, ...]
     headers: Mapping[str, str]
     wait_s: float | None
@@ -49,23 +62,29 @@ def gather(error: BaseException | str, status: int | None, headers: Any, body: A
     message = error if isinstance(error, str) else "\n".join(map(says, links))
     raw = _cut("\n".join([message, *(_text(each) for each in bodies if each is not None)]))
     raw = _escaped_quote().sub('"', raw)
-    codes, finishes = _fields(raw)
-    own_codes = tuple(code for link in links for code in _codes(link))
+    codes, finishes = fields(raw)
+    told = _headers(headers, links)
+    own_codes = [code for link in links for code in _codes(link)]
+    own_codes += [told[name].partition(":")[0] for name in _CODE_HEADERS if name in told]
     own_finishes = tuple(filter(None, (_string(link, "finish_reason") for link in links)))
-    statuses = [status] if isinstance(status, int) else []
-    statuses += [found for link in links if (found := _status(link)) is not None]
+    known = [status] if isinstance(status, int) else []
+    known += [found for link in links if (found := _status(link)) is not None]
     return Evidence(
         links=links,
         raw=raw,
-        codes=own_codes + codes,
+        codes=(*own_codes, *codes),
         finishes=own_finishes + finishes,
-        classes=tuple(_class_names().findall(raw)),
-        statuses=tuple(dict.fromkeys([*statuses, *_statuses_in(raw)])),
-        headers=_headers(headers, links),
+        classes=class_names(raw),
+        leading=leading_class(raw) if not links else ("", ""),
+        numbers=error_numbers(raw),
+        sayings=tuple(sayings(raw)),
+        last_clause=last_clause(raw),
+        statuses=tuple(dict.fromkeys([*known, *statuses(raw)])),
+        headers=told,
         wait_s=next((w for link in links if (w := _wait_s(link)) is not None), None),
         in_stream=any(map(_in_stream, links)),
         unsent=any(attribute(link, "phase") in ("pool", "connect") for link in links),
-        empty_reply=bool(_empty_reply().search(raw)) or _is_blank(body),
+        empty_reply=is_empty_reply(raw) or _is_blank(body),
     )
 
 
@@ -95,76 +114,8 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 @cache
-def _field() -> re.Pattern[str]:
-    """A named value in JSON, in a Python literal, in ``key=value`` or in ``Key: value``."""
-    return re.compile(
-        r"(?<![a-z])(?P<key>(?:provider_?)?(?:error_?)?(?:code|type|status|reason)|error|__type"
-        r"|(?:finish|stop|done|block)_?reason)[\"'`]?"
-        r"\s{0,3}(?:[:=]|is|was)\s{0,3}"
-        r"(?:(?P<quote>[\"'])(?P<quoted>[^\"'\n]{1,80})(?P=quote)"
-        r"|(?:\w{1,20}\.)?(?P<bare>[A-Za-z_]\w{2,60}|\d{1,5})(?!\w|\.\w))",
-        re.IGNORECASE,
-    )
-
-
-@cache
-def _bracketed() -> re.Pattern[str]:
-    """A code in brackets: with an underscore or a capital inside, lest it be a word of the text."""
-    return re.compile(r"\(([A-Za-z]{1,30}(?:_|(?<=[a-z])[A-Z])[A-Za-z_]{1,60})\)")
-
-
-@cache
 def _escaped_quote() -> re.Pattern[str]:
     return re.compile(r'\\{1,16}"')
-
-
-@cache
-def _class_names() -> re.Pattern[str]:
-    return re.compile(
-        r"(?<![A-Za-z0-9])[A-Za-z0-9]{2,60}(?:Error|Exception|Timeout|Disconnected|Exceeded|Exhausted)"
-        r"(?![a-z])"
-    )
-
-
-@cache
-def _status_forms() -> tuple[re.Pattern[str], ...]:
-    return (
-        re.compile(
-            r"(?:status(?:[ _-]?code)?|error[ _-]?code|code|http(?:/[\d.]{1,3})?|error|failed with)"
-            r"[\"']?[\s:=(\[]{1,4}[\"']?([45]\d\d)(?![\d.]\d|\d)",
-            re.IGNORECASE,
-        ),
-        re.compile(r"\A[\s\[(]{0,3}([45]\d\d)(?=[\s:,\])]\s{0,2}[\[{(]?[A-Za-z{\"'])"),
-        re.compile(rf"(?<![\w.])([45]\d\d)\s(?:{_PHRASE_OF_STATUS})", re.IGNORECASE),
-    )
-
-
-@cache
-def _empty_reply() -> re.Pattern[str]:
-    """A reply whose text is there and is nothing."""
-    return re.compile(
-        r"[\"'](?:text|content|response|completion|output|output_text|generated_text|answer)[\"']"
-        r"\s{0,2}:\s{0,2}(?:\"\s{0,9}\"|'\s{0,9}'|null|None|\[\s?\])"
-        r"|[\"'](?:choices|candidates)[\"']\s{0,2}:\s{0,2}\[\s?\]"
-    )
-
-
-def _fields(raw: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    codes: list[str] = []
-    finishes: list[str] = []
-    for field in _field().finditer(raw):
-        key, value = field["key"].lower(), field["quoted"] or field["bare"]
-        if key not in ("reason", "error_reason") and key.endswith("reason"):
-            finishes.append(value)
-            continue
-        codes.append(value)
-        if key == "reason" and (value.isupper() or "_" in value):
-            finishes.append(value)  # "blocked, reason: SAFETY", not "reason: 2 errors"
-    return (*codes, *_bracketed().findall(raw)), tuple(finishes)
-
-
-def _statuses_in(raw: str) -> Iterable[int]:
-    return (int(found) for form in _status_forms() for found in form.findall(raw))
 
 
 def attribute(thing: object, name: str) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from sifaka.faults.table import Verdict
 
-__all__ = ["FAMILIES", "HARD_QUOTA", "LIMIT_AND_REQUESTED", "PER_DAY", "PER_MINUTE"]
+__all__ = ["FAMILIES", "HARD_QUOTA", "LIMIT_AND_REQUESTED", "PER_DAY", "PER_MINUTE", "WRONG_SETTING"]
 
 PER_MINUTE = r"(?:(?:per|a|each|/)|\d+ ?/) ?(?:second|sec|minute|min|hour)|rpm|tpm"
 PER_DAY = r"(?:(?:per|a|each|/)|\d+ ?/) ?(?:day|week|month)|daily|weekly|monthly|rpd|tpd"
@@ -22,16 +22,19 @@ LIMIT_AND_REQUESTED = (
 
 # Money, or a quota that no short wait refills.
 HARD_QUOTA = (
-    r"insufficient (?:quota|balance|credits?|funds|user quota)",
+    r"insufficient (?:(?!to )\S+ ){0,4}(?:quota|balance|credits?|funds)",
     r"credit balance",
     r"(?:cloud |prepa\w+ |included )?credits? (?:\w+ ){0,3}(?:exhausted|depleted|expired|used up)",
     (
         r"(?:no|out of|not enough|more|any|lacks?|all available|of your) (?:\w+ )?credits?"
         r"(?! (?:were|was|will))"
     ),
+    r"(?:used|spent|consumed|exhausted) (?:up )?(?:all )?(?:\w+ ){0,2}credits",
     r"(?:negative|zero|low) balance|balance is (?:too low|insufficient|negative)",
-    r"spend(?:ing)? (?:limit|cap)s?|(?:credit|key) limit (?:\w+ )?(?:exceeded|reached)",
-    r"billing (?:hard |account )?(?:limit|is not active|not active|is disabled)",
+    r"spend(?:ing)? (?:limit|cap)s?|(?:credit|key|plan|account) limit (?:\w+ )?(?:exceeded|reached)",
+    r"billing (?:\w+ ){0,3}(?:limit|not active|inactive|disabled|enabled)|enable billing",
+    r"(?:extra|additional|paid) usage|out of (?:\w+ )?(?:usage|quota|funds)|purchase a subscription",
+    r"no (?:remaining |more |available )?quota",
     r"account (?:\S+ )?is (?:not active|inactive|in arrears)|good standing",
     r"payment required|unpaid|arrears?|arrearage|past invoices|over ?due|recharge|top up",
     r"limit: ?0(?! ?[.,]?\d)",
@@ -39,7 +42,6 @@ HARD_QUOTA = (
     r"monthly included|can only afford|budget (?:has been )?exceeded|exceeded (?:your |the )?budget",
     r"usage limits?(?: \w+){0,3} (?:reached|exceeded|hit)|regain access",
     r"specified (?:api )?usage limits?",
-    r"\w{0,40}(?:余额不足|欠费|请充值|额度不足|额度已用)\w{0,40}",  # balance, arrears, top up, allowance
 )
 
 # A quota, unless a short wait is stated or the limit is one per minute.
@@ -55,8 +57,19 @@ _SOFT_QUOTA = (
         r"(?:limits?|quota|allowance|allocation|usage|credits?|cap)"
     ),
     r"free (?:time|trial|tier) (?:limit|has ended|is over|exhausted|expired)",
+    r"(?:is|are|was|were|been) (?:now )?(?:used up|depleted|spent)",
     r"quota(?: \S+){0,4} (?:exceeded|exhausted|reached|used up|depleted)",
     r"(?:exceed\w*|exhausted|reached|over|out of) (?:[\w-]+ ){0,4}quota|quota exceeded",
+)
+
+# A setting that is wrong: its name ("timeout", "rate limit") is not what happened.
+WRONG_SETTING = (
+    (
+        r"(?:unknown|unsupported|unrecognized|unexpected|invalid) (?:\S+ ){0,3}(?:parameters?"
+        r"|arguments?|fields?|options?|settings?|propert(?:y|ies)):? \w+"
+    ),
+    r"\w+: must be (?:greater|less|larger|smaller|positive|between|at (?:least|most)|one of|an? )",
+    r"loc\W{1,4}body|body: (?:\S+ ){1,4}(?:is )?required",
 )
 
 FAMILIES: tuple[tuple[Verdict, tuple[str, ...]], ...] = (
@@ -93,14 +106,14 @@ FAMILIES: tuple[tuple[Verdict, tuple[str, ...]], ...] = (
             ),
             r"(?:high|heavy|peak|increased|unusual) (?:\w+ )?(?:demand|traffic|loads?|volume)",
             r"(?:server|service|system|model|engine|we) (?:is |are )?(?:currently |very )?busy",
+            r"capacity (?:limits?|constraints?|issues?|shortage)",
             r"maximum pending requests|(?:queue|backlog) (?:is |was )?(?:full|exceeded)",
             (
                 r"(?:is |still )?(?:currently |still )?loading(?: the)? model"
                 r"|(?:is |still )(?:currently |still )?(?:loading|warming up|starting up)"
             ),
             r"not ready (?:to|for)|no (?:available|idle|free) (?:instances?|workers?|replicas?|slots?)",
-            r"no instances? available|too many (?:concurrent )?connections",
-            r"\w{0,40}(?:繁忙|访问量过大|过载)\w{0,40}",  # busy, too many visits, overload
+            r"no instances? available|too many (?:\w+ )?connections",
         ),
     ),
     (Verdict("quota_exhausted"), _SOFT_QUOTA),
@@ -113,18 +126,22 @@ FAMILIES: tuple[tuple[Verdict, tuple[str, ...]], ...] = (
                 r"(?:requests?|tokens?|calls?|queries|generations) ?(?:per|/|a) ?"
                 r"(?:second|sec|minute|min|hour)|rpm|tpm|qps"
             ),
-            r"slow down|request burst|resources? (?:has been |have been |is |are )?exhausted",
+            (
+                r"slow down|cool(?:ing)?[ -]?down|request burst|resources? (?:has been |have been |is "
+                r"|are )?exhausted"
+            ),
             r"concurren\w+ (?:\w+ )?(?:limit|requests?|connections?)",
             r"limit reached for|sent too many",
-            r"\w{0,40}(?:速率限制|频率限制|请求过多|请求过于频繁)\w{0,40}",  # rate limit, too frequent
         ),
     ),
     (
         Verdict("permission"),
         (
             (
-                r"(?:your|this|the|user) (?:\w+ )?(?:access|account|organi[sz]ation|team|project)"
-                r"(?: \S+){0,3} (?:terminated|deactivated|disabled|suspended|banned|blocked)"
+                r"(?:access|account|organi[sz]ation|team|project|workspace)"
+                r"(?: \S+){0,3} (?:terminated|deactivated|disabled|suspended|banned|blocked|locked)"
+                r"|(?:deactivated|suspended|banned|blocked) (?:account|organi[sz]ation|team|project|"
+                r"workspace|user)"
             ),
         ),
     ),
@@ -138,12 +155,16 @@ FAMILIES: tuple[tuple[Verdict, tuple[str, ...]], ...] = (
                 r"(?:was|were|been|is|being|got|get|inputs?|outputs?|prompt|message) (?:\w+ ){0,2}flagged"
                 r"|flagged (?:as|by|for|this|your)"
             ),
-            r"moderation|nsfw|guardrails? (?:intervened|blocked|triggered)|recitation|jailbreak",
             (
-                r"(?:inappropriate|sensitive|harmful|unsafe|explicit|offensive) "
-                r"(?:content|information|words?|text|material)"
+                r"moderation|nsfw|guardrails? (?:\w+ ){0,5}(?:intervened|blocked|triggered|failed)|"
+                r"recitation|jailbreak"
             ),
-            r"content exists risk|considered high risk|high risk content",
+            (
+                r"(?:inappropriate|sensitive|harmful|unsafe|explicit|offensive|disallowed) "
+                r"(?:content|information|words?|text|material)"
+                r"|(?:input|output|content|prompt|text) (?:\w+ )?(?:sensitive|inappropriate|unsafe|harmful)"
+            ),
+            r"blocked content|content exists risk|considered high risk|high risk content",
             (
                 r"blocked (?:by|due to|for|because of) (?:\S+ ){0,3}"
                 r"(?:safety|policy|content|filters?|moderation|prohibited|harm\w*|guardrail)"
@@ -159,8 +180,10 @@ FAMILIES: tuple[tuple[Verdict, tuple[str, ...]], ...] = (
                 r"(?:stream|response|connection|body|transfer|output)(?: \S+){0,3} "
                 r"(?:ended|closed|terminated|interrupted|disconnected|stopped|aborted|broken|dropped|cut)"
                 r"(?: \S+){0,3} (?:before|without|prematurely|unexpectedly|mid)"
+                r"(?! (?:\S+ ){0,4}(?:response|headers)(?! (?:was |is )?(?:complete|finish)))"
             ),
             r"ended (?:prematurely|before|without)|premature(?:ly)? (?:close[d]?|end\w*|eof)",
+            r"stream (?:was |has been |got )?(?:closed|aborted|cut|broken|reset)|stream read error",
             r"without sending complete|incomplete (?:chunked )?(?:read|generation|stream)",
             r"unexpected (?:eof|end of (?:stream|file|response))|stream (?:was |is )?interrupted",
             r"without (?:receiving )?(?:a |any |the )?(?:finish reason|terminal|stop reason|done)",
@@ -211,10 +234,15 @@ FAMILIES: tuple[tuple[Verdict, tuple[str, ...]], ...] = (
                 r"(?:inputs?|prompt|messages|conversation|sequence|document|history|text)"
                 r"(?: \S+){0,8}? (?:too long|too large for(?: the| this)? model|longer than|exceed\w*)"
             ),
+            r"(?:inputs?|prompt|messages?|conversation|text)(?: \w+)? (?:is|are|was) too (?:long|big)",
+            r"tokens? limit (?:\w+ ){0,2}(?:exceeded|reached)|(?:count|length) (?:\S+ )?exceeds the limit",
+            r"(?:lower|reduce|decrease) the (?:\w+ )?number of tokens|context length of (?:only )?\d+",
+            r"tokens per (?:submitted |single )?(?:batch|request|input)|context (?:\w+ )?overflow\w*",
+            r"context (?:window|length|size) is (?:only )?\S+ tokens|greater than the context",
             r"string too long|context (?:window|length|size|limit)(?: \S+){0,4} (?:exceed\w*|full)",
             (
                 r"max(?:imum)? (?:\w+ )?(?:context|prompt|input|sequence|model) "
-                r"(?:length|size|window|tokens) (?:is|of|for|was|allowed)"
+                r"(?:length|size|window|tokens)(?: (?:is|of|for|was|allowed)|\Z)"
             ),
             r"model's (?:max\w* )?context (?:length|window|limit|size)",
             r"reduce the length of|a shorter (?:prompt|input|message)|shorten (?:your|the)",
@@ -236,7 +264,7 @@ FAMILIES: tuple[tuple[Verdict, tuple[str, ...]], ...] = (
             (
                 r"(?:api|access|subscription|security|auth\w*|oauth|bearer|id)[ -]?(?:key|token)s?"
                 r"(?: \S+){0,7} (?:(?:in)?valid|expired|missing|incorrect|required|revoked|leaked|disabled"
-                r"|not (?:found|set|provided|configured)|malformed|must be set)"
+                r"|not (?:be )?(?:found|set|provided|configured)|malformed|must be set)"
             ),
             r"unauthori[sz]ed|unauthenticated|authentication (?:\w+ )?(?:fail\w*|errors?|required)",
             r"not authenticated|(?:resolve|pass a valid) authentication|authorization (?:failed|required)",
@@ -245,6 +273,17 @@ FAMILIES: tuple[tuple[Verdict, tuple[str, ...]], ...] = (
                 r"credentials? (?:\w+ )?(?:not found|expired|missing|invalid)|locate credentials"
                 r"|partial credentials"
             ),
+            (
+                r"(?:key|token|session|credentials?) (?:has |have |is |was )?(?:been )?"
+                r"(?:expired|revoked|blocked|deactivated|disabled|deleted)"
+                r"|(?:blocked|revoked|expired|disabled|deactivated|deleted) (?:\w+ )?(?:key|token|session)"
+            ),
+            (
+                r"(?:could not|cannot|can't|failed to|unable to) (?:authenticate|log ?in|sign in"
+                r"|(?:validate|verify|refresh|load) (?:\w+ ){0,3}(?:credentials?|token|key))|token "
+                r"refresh failed"
+            ),
+            r"invalid (?:grant|client|authentication|authorization)|unauthorized client|not logged in",
             r"re-?authenticat\w*|signature (?:\S+ ){0,3}does not match|login (?:fail\w*|required)",
             r"set the \S+(?: \S+){0,2} api key|api key (?:\S+ )?(?:option|environment variable)",
         ),
@@ -272,6 +311,11 @@ FAMILIES: tuple[tuple[Verdict, tuple[str, ...]], ...] = (
                 r"|call (?:model service\.)?list ?models"
             ),
             r"no (?:allowed )?(?:endpoints?|providers?) (?:are )?(?:found|available)|unable to access model",
+            (
+                r"no (?:\w+ )?(?:model|deployment|engine|endpoint|route|resource)s? (?:\w+ "
+                r")?(?:match\w*|exists?)"
+            ),
+            r"model(?: \S+)? (?:is|are) not (?:supported|available|accessible|deployed)",
             r"try pulling it|end of (?:its )?life|(?:entity|page) (?:was )?not found",
         ),
     ),
@@ -283,12 +327,36 @@ FAMILIES: tuple[tuple[Verdict, tuple[str, ...]], ...] = (
                 r"(?:do(?:es)? not|don't|doesn't|without|lacks?|insufficient|need|required?) (?:have )?"
                 r"(?:\S+ ){0,3}(?:access|permissions?|privileges?|scopes?)"
             ),
-            r"not (?:authorized|allowed|permitted|entitled|whitelisted) to",
+            r"not (?:authorized|allowed|permitted|entitled|whitelisted|enabled) (?:to|for)",
+            r"missing (?:\w+ )?(?:scopes?|permissions?|roles?|privileges?)|permission error",
             r"(?:location|country|region|territory)(?: \S+){0,4} (?:is )?not (?:supported|available|allowed)",
             r"not (?:available|supported) in (?:your|this) (?:country|region|location|area)",
             r"unsupported (?:countr\w+|regions?|territor\w+|locations?)|access(?: \S+){0,5} not allowed",
             r"gated repo|is restricted|must be verified|has not been used in project|access is disabled",
             r"operation not allowed|requires a (?:pro|paid|higher|business|enterprise)",
+        ),
+    ),
+    (
+        Verdict("invalid_request"),
+        (
+            (
+                r"(?:unsupported|unknown|unrecognized|unexpected|unused|extra) (?:\S+ ){0,2}"
+                r"(?:arguments?|parameters?|fields?|keyword|roles?)|(?:do(?:es)? not|don't|doesn't) "
+                r"support\w*"
+                r"|invalid (?:\w+ )?(?:header|argument|url|schema|parameter)s?"
+            ),
+            (
+                r"(?:must|should|ha(?:s|ve) to|needs? to) (?:\w+ )?(?:be|have|contain|start|end|not|include"
+                r"|alternate|specify|provide|match|follow)"
+            ),
+            (
+                r"(?:images?|files?|audio|video|pdf|attachments?)(?: \S+){0,4} (?:exceeds?|too "
+                r"(?:large|big|many"
+                r"|long)|unsupported|invalid|corrupt\w*)"
+            ),
+            r"requires? (?:\S+ ){0,3}(?:flag|option|argument|parameter|setting|header)",
+            r"(?:parameter|property|argument) (?:\S+ )?(?:is )?(?:required|missing)",
+            r"(?:required|mandatory) (?:field|parameter|property|argument)",
         ),
     ),
     (
@@ -300,15 +368,19 @@ FAMILIES: tuple[tuple[Verdict, tuple[str, ...]], ...] = (
                 r"|body|upstream|client|server|network|inference|invocation) time-?out"
             ),
             r"time-?out (?:error|exception|occurred|exceeded|expired|reached|on|while|after|waiting|of)",
-            r"took too long|time limit (?:was )?(?:exceeded|reached)|econnaborted",
+            (
+                r"(?:took|taking) too long|(?:before|within) (?:the )?(?:\w+ )?deadline|i/o timeout|"
+                r"time limit (?:was )?(?:exceeded|reached)|econnaborted"
+            ),
         ),
     ),
     (
         Verdict("connection", transient=False, billed="no"),
         (
             (
-                r"certificate verif\w+|certificate (?:has )?(?:verify |is )?(?:failed|expired|not trusted|"
-                r"invalid|unknown)|self[ -]signed|unable to (?:get|verify) (?:\S+ ){0,3}certificate"
+                r"cert(?:ificate)?s? (?:\w+ ){0,3}(?:verif\w+|failed|expired|untrusted|not trusted|invalid"
+                r"|unknown|revoked|altname\w*|mismatch|not yet valid)|verify (?:\w+ ){0,3}signature|"
+                r"self[ -]signed|unable to (?:get|verify) (?:\S+ ){0,3}certificate"
             ),
             (
                 r"hostname mismatch|wrong version number|certificate has expired|unknown ca"
@@ -321,6 +393,7 @@ FAMILIES: tuple[tuple[Verdict, tuple[str, ...]], ...] = (
         (
             r"connection (?:was )?refused|econnrefused|enotfound|eai again|ehostunreach|enetunreach",
             r"getaddrinfo|name or service not known|nodename nor servname|name resolution|no such host",
+            r"lookup address|no address associated|connect to proxy|tunnel connection failed",
             r"(?:resolve|find) (?:the )?(?:host|hostname|dns)|dns (?:lookup|resolution|error|failure)",
             r"establish a (?:new )?connection|network (?:is )?unreachable|no route to host",
             r"(?:unable to|could not|can ?not|can't|failed to|couldn't) connect|all connection attempts",
@@ -334,7 +407,8 @@ FAMILIES: tuple[tuple[Verdict, tuple[str, ...]], ...] = (
                 r"connection (?:was |has been |is |got )?(?:\w+ )?(?:reset|aborted|closed|lost|dropped|broken"
                 r"|failed|error|terminated|interrupted)|econnreset|epipe|broken pipe|socket hang up"
             ),
-            r"fetch failed|network (?:connection )?(?:error|lost|failure|changed)|remote end closed",
+            r"fetch failed|failed to fetch|network (?:connection )?(?:error|lost|failure|changed)",
+            r"(?:remote end|other side|peer|server) (?:has )?closed",
             r"server disconnected|disconnect(?:ed)?/reset|error communicating|remote protocol error",
             r"connection (?:pool|attempt)|dial tcp|error sending request|api connection|ssl: ?\S+",
         ),
@@ -375,7 +449,10 @@ FAMILIES: tuple[tuple[Verdict, tuple[str, ...]], ...] = (
         Verdict("invalid_request"),
         (
             r"json (?:body|payload) of your request|(?:pars\w+|deseriali\w+) the (?:json |request )?body",
-            r"malformed (?:input )?request|reformat your input",
+            (
+                r"malformed (?:input )?request|reformat your input|request (?:\S+ ){0,5}(?:invalid|"
+                r"malformed) json"
+            ),
             r"(?:request body|request payload|body) (?:is |was )?not valid json|invalid request body",
         ),
     ),
@@ -407,11 +484,13 @@ FAMILIES: tuple[tuple[Verdict, tuple[str, ...]], ...] = (
                 r"|(?:isn't|not) currently available"
             ),
             (
-                r"upstream (?:error|failure|connect\w*)|no healthy upstream|engine(?: \w+)? (?:is )?(?:dead"
+                r"server is down|upstream (?:error|failure|connect\w*|server|service)|no healthy "
+                r"upstream|engine(?: \w+)? (?:is )?(?:dead"
                 r"|encountered|not running|loop)|background loop has (?:errored|stopped)"
             ),
             (
-                r"runner (?:process )?has terminated|start a llama runner|prediction interrupted"
+                r"(?:runner|process|worker|server) (?:\w+ ){0,2}(?:terminated|crashed|exited|died|stopped)"
+                r"|no longer running|start a llama runner|prediction interrupted"
                 r"|server error|provider returned error|under maintenance"
             ),
             r"try again (?:later|soon|shortly|in an? \w+)|(?:try|retry) (?:your|the) request",
@@ -422,11 +501,18 @@ FAMILIES: tuple[tuple[Verdict, tuple[str, ...]], ...] = (
         (
             (
                 r"(?:invalid|unsupported|unknown|unrecognized|unexpected|missing|extra) (?:\S+ ){0,3}"
-                r"(?:request|arguments?|parameters?|values?|types?|schema|inputs?|formats?|url|roles?|fields?|keyword)"
+                r"(?:request|arguments?|parameters?|values?|types?|schema|inputs?|formats?|url|roles?|"
+                r"fields?|keyword)"
             ),
             r"(?:do(?:es)? not|don't|doesn't|not) support\w*|not supported|bad request|not permitted",
             r"(?:required|mandatory) (?:field|parameter|property|argument)|(?:is|field) required",
-            r"must (?:be|have|contain|start|not|include|alternate|specify|provide)",
+            r"expected (?:\S+ ){1,10}(?:but |instead )?(?:got|received|found|given|was)",
+            (
+                r"(?:is|are|was|were) not (?:\w+ )?(?:valid|allowed|eligible|defined|recognized|"
+                r"accepted|correct)"
+            ),
+            r"requires? (?:\S+ ){0,3}to be",
+            r"(?:does|do) not (?:work|match|apply)|illegal|no scheme",
             r"cannot be|can't be|non-?empty|unprocessable|does not match any|exceeds? \d+ [km]i?b",
         ),
     ),

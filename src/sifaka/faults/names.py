@@ -17,7 +17,10 @@ __all__ = [
     "code_verdict",
     "finish_verdict",
     "is_hard_quota",
+    "is_identifier",
     "last_resort",
+    "number_verdict",
+    "saying_verdict",
     "status_verdict",
 ]
 
@@ -45,6 +48,7 @@ _CLASSES: tuple[tuple[Verdict, str], ...] = (
         ConnectionRefusedError gaierror herror NameResolutionError NewConnectionError
         EndpointConnectionError ConnectError ClientConnectorError ClientConnectorDNSError
         ProxyError ProxyConnectionError ClientProxyConnectionError ConnectionNotAvailable
+        UnknownHostException ServiceRequestError
         """,
     ),
     (
@@ -54,7 +58,7 @@ _CLASSES: tuple[tuple[Verdict, str], ...] = (
         CloseError RemoteProtocolError ProtocolError SSLError ServerDisconnectedError
         ServerDisconnected ClientOSError ClientConnectionError ConnectionClosed
         ConnectionClosedError MaxRetryError RemoteDisconnected TransportError NoResponseError
-        StoreUnreachableError WebSocketConnectionClosedError
+        StoreUnreachableError WebSocketConnectionClosedError BadStatusLine SocketError
         """,
     ),
     (
@@ -114,6 +118,7 @@ _CLASSES: tuple[tuple[Verdict, str], ...] = (
         """
         ModelRequestRejectedError UsageError UserError ParamValidationError UnsupportedProtocol
         LocalProtocolError InvalidURL MissingSchema InvalidSchema UnsupportedParamsError
+        LocationParseError LocationValueError InvalidHeader InvalidProxyURL UnknownScheme
         NoRegionError InvalidRegionError UnknownParameterError BadRequestKeyError
         HTTPValidationError RequestHeaderFieldsTooLargeError PreconditionFailedError ConflictError
         HTTPNotImplementedError
@@ -154,6 +159,7 @@ _HARD_QUOTA = """
     credits_exhausted organization_spend_limit_exceeded project_spend_limit_exceeded
     organization_usage_limit_exceeded spend_limit_exceeded spending_limit_reached
     exceeded_current_quota_error ServiceQuotaExceededException payment_required
+    BILLING_DISABLED BILLING_NOT_ENABLED
     PaymentRequiredError Arrearage account_overdue AccountOverdueError budget_exceeded
     BudgetExceededError FreeTierOnly monthly_limit_exceeded daily_limit_exceeded
     usage_limit_reached usage_limit_exceeded consumption_limit_reached ModelQuotaExceededError
@@ -169,7 +175,7 @@ _CODES: tuple[tuple[str, str], ...] = (
         too_many_requests_exception too_many_requests_error rpm_rate_limit_exceeded
         tpm_rate_limit_exceeded requests_limit_exceeded RequestLimitExceeded limit_requests
         ThrottlingException Throttling Throttled ThrottledException slow_down RequestBurstTooFast
-        RateQuota RESOURCE_EXHAUSTED too_many_tokens_error concurrency_limit_exceeded 1300
+        RateQuota RESOURCE_EXHAUSTED too_many_tokens_error concurrency_limit_exceeded 1015 1300
         """,
     ),
     ("quota_exhausted", _HARD_QUOTA + " quota_exceeded quota_limit_exceeded token_quota_exceeded"),
@@ -191,7 +197,7 @@ _CODES: tuple[tuple[str, str], ...] = (
         ServiceUnavailableException UNAVAILABLE unavailable_error temporarily_unavailable
         ModelErrorException ModelStreamErrorException ModelError model_error bad_gateway ABORTED
         DATA_LOSS upstream_error InternalDependencyException backend_error MPAgreementBeingCreated
-        engine_error generation_error processing_error internal_exception
+        engine_error generation_error processing_error internal_exception -32603
         """,
     ),
     (
@@ -206,8 +212,8 @@ _CODES: tuple[tuple[str, str], ...] = (
     (
         "connection",
         """
-        ECONNREFUSED ECONNRESET ENOTFOUND EAI_AGAIN EPIPE EHOSTUNREACH ENETUNREACH connection_error
-        connection_refused connection_reset UND_ERR_SOCKET network_error
+        ECONNREFUSED ECONNRESET ENETRESET ENETDOWN EHOSTDOWN ENOTFOUND EAI_AGAIN EPIPE EHOSTUNREACH
+        ENETUNREACH connection_error connection_refused connection_reset UND_ERR_SOCKET network_error
         """,
     ),
     (
@@ -242,7 +248,8 @@ _CODES: tuple[tuple[str, str], ...] = (
         not_found not_found_error model_not_found ModelNotFound model_not_found_error no_such_model
         ResourceNotFoundException resource_not_found resource_not_found_error DeploymentNotFound
         deployment_not_found invalid_model InvalidModel unknown_model model_not_exist
-        model_decommissioned model_deprecated model_retired unsupported_model ModelNotOpen
+        model_decommissioned model_deprecated model_retired unsupported_model model_not_supported
+        model_not_available ModelNotOpen
         ENDPOINT_NOT_FOUND RESOURCE_DOES_NOT_EXIST endpoint_not_found route_not_found
         """,
     ),
@@ -282,6 +289,7 @@ _CODES: tuple[tuple[str, str], ...] = (
         "invalid_request",
         """
         invalid_request_error invalid_request bad_request BadRequestError INVALID_ARGUMENT
+        INVALID_PARAMETER_VALUE
         ValidationException validation_error validation unsupported_parameter unsupported_value
         invalid_value invalid_parameter invalid_type missing_required_parameter invalid_prompt
         unprocessable_entity UnprocessableEntityError FAILED_PRECONDITION OUT_OF_RANGE
@@ -289,8 +297,9 @@ _CODES: tuple[tuple[str, str], ...] = (
         unsupported_file unknown_parameter invalid_params invalid_input parameter_invalid
         method_not_allowed unsupported_media_type InvalidRequestException missing_parameter
         integer_above_max_value integer_below_min_value decimal_above_max_value
-        decimal_below_min_value array_above_max_length empty_array invalid_schema
-        SerializationException ParamValidationError InvalidParameterException invalid_json
+        decimal_below_min_value array_above_max_length empty_array invalid_schema -32600 -32601 -32602
+        -32700 invalid_message invalid_messages invalid_request_body
+        SerializationException ParamValidationError InvalidParameterException
         """,
     ),
     ("other", "CANCELLED canceled client_closed_request request_cancelled"),
@@ -300,14 +309,18 @@ _CODES: tuple[tuple[str, str], ...] = (
 _FINISHES: tuple[tuple[Verdict, str], ...] = (
     (
         Verdict("truncated", transient=False, billed="yes"),
-        "length max_tokens max_output_tokens model_length max_length token_limit 2",
+        """
+        length max_tokens max_output_tokens model_length max_length token_limit limit 2
+        max_predicted_tokens_reached ALTERNATIVE_STATUS_TRUNCATED_FINAL
+        """,
     ),
     (
         Verdict("content_filter", billed="yes"),
         """
         content_filter content_filtered SAFETY RECITATION BLOCKLIST PROHIBITED_CONTENT SPII refusal
         IMAGE_SAFETY IMAGE_PROHIBITED_CONTENT IMAGE_RECITATION guardrail_intervened ERROR_TOXIC
-        sensitive MODEL_ARMOR JAILBREAK 3 4 7 8 9
+        sensitive MODEL_ARMOR JAILBREAK blacklist toxic flagged blocked moderation policy_violation
+        ALTERNATIVE_STATUS_CONTENT_FILTER 3 4 7 8 9
         """,
     ),
     (
@@ -317,10 +330,14 @@ _FINISHES: tuple[tuple[Verdict, str], ...] = (
         malformed_tool_use TOO_MANY_TOOL_CALLS 10
         """,
     ),
-    (Verdict("context_length", billed="yes"), "model_context_window_exceeded ERROR_LIMIT"),
+    (
+        Verdict("context_length", billed="yes"),
+        "model_context_window_exceeded ERROR_LIMIT context_length_reached",
+    ),
     (Verdict("overloaded", billed="partly"), "insufficient_system_resource"),
-    (Verdict("server_error", billed="partly"), "error network_error"),
-    (Verdict("other", billed="partly"), "abort aborted cancelled"),
+    (Verdict("timeout", billed="partly"), "time_limit timeout"),
+    (Verdict("server_error", billed="partly"), "error network_error failed model_unloaded"),
+    (Verdict("other", billed="partly"), "abort aborted cancelled canceled user_cancel user_stopped"),
 )
 
 _STATUSES: dict[int, Verdict] = {
@@ -329,9 +346,11 @@ _STATUSES: dict[int, Verdict] = {
     402: Verdict("quota_exhausted"),
     403: Verdict("permission"),
     404: Verdict("not_found"),
+    407: Verdict("auth"),  # to the proxy
     408: Verdict("timeout"),
     410: Verdict("not_found"),
     413: Verdict("context_length"),
+    419: Verdict("auth"),
     424: Verdict("server_error"),  # Bedrock and Hugging Face: the model failed
     425: Verdict("server_error"),
     429: Verdict("rate_limit"),
@@ -339,6 +358,8 @@ _STATUSES: dict[int, Verdict] = {
     499: Verdict("other"),  # whoever asked hung up
     501: Verdict("invalid_request"),
     504: Verdict("timeout"),
+    509: Verdict("quota_exhausted"),
+    511: Verdict("auth"),  # to the network
     522: Verdict("timeout", billed="no"),
     524: Verdict("timeout"),
     526: Verdict("server_error", transient=False, billed="no"),  # the origin's certificate
@@ -346,6 +367,17 @@ _STATUSES: dict[int, Verdict] = {
     598: Verdict("timeout"),
     599: Verdict("timeout"),
 }
+# Error numbers of Linux, macOS and Windows, and of their resolvers (negative, 8 and 110xx).
+_NUMBERS: tuple[tuple[Verdict, tuple[int, ...]], ...] = (
+    (Verdict("timeout"), (60, 110, 10060)),
+    (Verdict("connection", billed="no"), (61, 111, 10061)),
+    (Verdict("connection", billed="no"), (50, 51, 65, 100, 101, 113, 10050, 10051, 10065)),
+    (Verdict("connection", billed="no"), (-5, -3, -2, 8, 11001, 11002)),
+    (Verdict("connection"), (32, 53, 54, 57, 103, 104, 107, 10053, 10054, 10057)),
+    (Verdict("out_of_memory"), (12,)),
+    (Verdict("permission"), (1, 13)),
+)
+
 # Two makers use it for opposite things (a bad token, a full tier): only words can tell.
 _AMBIGUOUS = frozenset({498})
 
@@ -400,9 +432,24 @@ def code_verdict(code: str) -> Verdict | None:
     return next((v for v in map(_codes().get, map(_key, reversed(parts))) if v), None)
 
 
+def saying_verdict(said: str) -> Verdict | None:
+    """What a message of a word or two says that is the name of a code, or None, as ``Not found`` does."""
+    return _codes().get(_key(said))
+
+
 def is_hard_quota(name: str) -> bool:
     """Whether a class or code of that name means a quota that no short wait refills."""
     return _key(name) in _hard_quotas()
+
+
+def is_identifier(code: str) -> bool:
+    """Whether a code is one word, as machines write it, and no sentence or number."""
+    return code[:1].isalpha() and not any(map(str.isspace, code))
+
+
+def number_verdict(number: int) -> Verdict | None:
+    """What an error number of the operating system says, or None."""
+    return next((verdict for verdict, numbers in _NUMBERS if number in numbers), None)
 
 
 def finish_verdict(reason: str) -> Verdict | None:

@@ -12,10 +12,18 @@ import re
 from collections.abc import Iterator
 from functools import cache
 
-from sifaka.faults.families import FAMILIES, HARD_QUOTA, LIMIT_AND_REQUESTED, PER_DAY, PER_MINUTE
+from sifaka.faults.chinese import chinese_verdicts, speaks_of_money
+from sifaka.faults.families import (
+    FAMILIES,
+    HARD_QUOTA,
+    LIMIT_AND_REQUESTED,
+    PER_DAY,
+    PER_MINUTE,
+    WRONG_SETTING,
+)
 from sifaka.faults.table import Verdict
 
-__all__ = ["hard_quota", "per_minute", "phrase_verdicts", "plain", "too_big"]
+__all__ = ["hard_quota", "per_minute", "phrase_verdicts", "plain", "too_big", "wrong_setting"]
 
 
 def plain(text: str) -> str:
@@ -27,12 +35,13 @@ def plain(text: str) -> str:
 
 def phrase_verdicts(text: str) -> Iterator[Verdict]:
     """What the phrases of a plain text say, the most telling first."""
-    return (verdict for verdict, phrases in FAMILIES if _compiled(*phrases).search(text))
+    yield from chinese_verdicts(text)
+    yield from (verdict for verdict, phrases in FAMILIES if _compiled(*phrases).search(text))
 
 
 def hard_quota(text: str) -> bool:
     """Whether a plain text speaks of money, or of a quota that no short wait refills."""
-    return bool(_compiled(*HARD_QUOTA).search(text))
+    return bool(_compiled(*HARD_QUOTA).search(text)) or speaks_of_money(text)
 
 
 def per_minute(text: str) -> bool:
@@ -47,6 +56,11 @@ def too_big(text: str) -> bool:
         return False
     limit, requested = (int(number.replace(",", "") or 0) for number in said.groups())
     return requested > limit
+
+
+def wrong_setting(text: str) -> bool:
+    """Whether a plain text says that something in the request is wrong, by its name."""
+    return bool(_compiled(*WRONG_SETTING).search(text))
 
 
 @cache

@@ -1,7 +1,8 @@
 """Secrets out of a text before anybody stores, logs or shows it (floor 1).
 
 A key of a known shape, a credential in a web address and the value of a name that promises a secret
-become ``[secret]``. Every pattern starts at most once in a run of word characters and has bounded
+become ``[secret]``. Addresses of people stay: they are no secret, and error texts name whom to write
+to. Every pattern starts at most once in a run of word characters and has bounded
 parts, so that the time is linear in the text, whatever the text is.
 """
 
@@ -31,6 +32,11 @@ _SHAPES = (
     r"(?:r8_|fw_|tgp_v1_)[\w-]{16,}",  # Replicate, Fireworks, Together
     r"(?:nvapi|pplx|csk)-[\w-]{16,}",  # NVIDIA, Perplexity, Cerebras
     r"dapi[0-9a-f]{32}",  # Databricks
+    r"AQVN[\w-]{30,}",  # Yandex
+    r"[0-9a-f]{32}\.[A-Za-z0-9]{16}(?!\w)",  # Zhipu: an id and its secret
+    r"(?:pa|tvly)-[A-Za-z0-9]{20,}",  # Voyage, Tavily
+    r"(?:jina|lsv2|pcsk|esecret|flp|vck|npm|whsec)_[\w-]{16,}",  # Jina, LangSmith, Pinecone, Anyscale
+    r"(?:GOCSPX-|SG\.)[\w.-]{20,}",  # Google's OAuth clients, SendGrid
     r"xox[a-z]-[\w-]{10,}",  # Slack
     r"eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?",  # a JSON web token
 )
@@ -61,7 +67,19 @@ def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
             ),
             f"{_MASK}@",
         ),
-        (re.compile(r"(?i)([?&](?:key|sig|signature)=)[^&\s\"'<>]{1,4096}"), rf"\1{_MASK}"),
+        # what signs an address: key=, sig=, X-Amz-Signature=, X-Goog-Credential=, access_token=
+        (
+            re.compile(
+                r"(?i)([?&](?:[\w-]{1,40}[_-])?(?:key|sig|signature|credential|token|secret|password)=)"
+                r"[^&\s\"'<>]{1,4096}"
+            ),
+            rf"\1{_MASK}",
+        ),
+        # a quoted value right after what it is: Unknown api key 'abc'
+        (
+            re.compile(r"(?i)((?:api[ _-]?key|password|secret|credential)\s([\"']))[^\"'\s]{8,4096}(?=\2)"),
+            rf"\1{_MASK}",
+        ),
         (re.compile(_START + "(?:" + "|".join(_SHAPES) + ")"), _MASK),
         (re.compile(rf"(?i){_START}((?:bearer|basic)\s{{1,4}}){bearer}"), rf"\1{_MASK}"),
         (

@@ -19,17 +19,20 @@ import msgspec
 from sifaka.errors import ChainError, ModelError
 from sifaka.faults.evidence import LINKS_MAX, Evidence, attribute, chain, gather
 from sifaka.faults.fault import Fault, told
+from sifaka.faults.limits import billed, weigh_limits
 from sifaka.faults.names import (
     class_verdict,
     code_verdict,
     finish_verdict,
-    is_hard_quota,
+    is_identifier,
     last_resort,
+    number_verdict,
+    saying_verdict,
     status_verdict,
 )
-from sifaka.faults.phrases import hard_quota, per_minute, phrase_verdicts, plain, too_big
-from sifaka.faults.table import KINDS, Verdict, row
-from sifaka.faults.waits import QUOTA_WAIT_S, header_wait_s, refill_wait_s, text_wait_s
+from sifaka.faults.phrases import phrase_verdicts, plain, wrong_setting
+from sifaka.faults.table import KINDS, Verdict
+from sifaka.faults.waits import answered_at, header_wait_s, refill_wait_s, text_wait_s
 
 __all__ = ["NARROWER", "classify"]
 
@@ -61,6 +64,9 @@ NARROWER: Mapping[str, frozenset[str]] = {
 }
 """What a broad kind may turn out to be when later evidence is heard; it holds no circle."""
 
+# What a code says of something that was asked for, not of what happened.
+_REFUSALS = ("invalid", "unsupported", "not supported", "unknown", "missing", "bad", "illegal", "malformed")
+
 # Kinds where the time that a provider states means something.
 _WAITING = _PASSING | {"connection", "quota_exhausted", "server_error"}
 
@@ -90,22 +96,23 @@ def classify(
     if own is not None and own != verdict.kind:
         verdict = Verdict(own)
     wait = _wait_s(found, verdict.kind, time.time() if now is None else now)
-    verdict = _weigh_limits(verdict, found, text, wait)
+    verdict = weigh_limits(verdict, found, text, wait)
     transient = verdict.hopeful and found.headers.get("x-should-retry", "").lower() != "false"
     return Fault(
         kind=verdict.kind,
         transient=transient,
         retry_after_s=wait,
-        billed=verdict.billed or _billed(verdict.kind, transient, found),
+        billed=verdict.billed or billed(verdict.kind, transient, found),
         status=next(iter(found.statuses), None),
         **told(error or found.raw.strip(), verdict.kind, found.links),
     )
 
 
 def _of_group(group: BaseExceptionGroup[BaseException], now: float | None) -> Fault:
-    """The fault of several failures at once: as curable as the most curable of them."""
+    """The fault of several at once: as curable as the most curable of them, else one that is known."""
     faults = [classify(each, now=now) for each in group.exceptions[:LINKS_MAX]]
-    chosen = next((fault for fault in faults if fault.transient), faults[0])
+    known = [fault for fault in faults if fault.kind != "other"] or faults
+    chosen = next((fault for fault in known if fault.transient), known[0])
     return msgspec.structs.replace(chosen, **told(group, chosen.kind, tuple(chain(group))))
 
 
@@ -113,8 +120,13 @@ def _judge(found: Evidence, text: str) -> Verdict:
     verdict: Verdict | None = None
     for each in _firm(found):
         verdict = _heard(verdict, each)
+    for each in _some(map(saying_verdict, found.sayings)):
+        verdict = _heard_say(verdict, each)
+    verdict = verdict or next(_some(map(number_verdict, found.numbers)), None)
     for each in _some(map(class_verdict, found.classes)):
         verdict = _heard_say(verdict, each)
+    if wrong_setting(text):
+        verdict = _heard_say(verdict, Verdict("invalid_request"))
     for each in _phrases(found, text):
         narrowed = _heard_say(verdict, each)
         if narrowed.kind == each.kind:
@@ -153,9 +165,31 @@ def _firm(found: Evidence) -> Iterator[Verdict]:
     """Classes, codes, statuses and finish reasons, in the order in which they count."""
     for link in found.links:
         yield from _of_link(link)
+    yield from _some([class_verdict(*found.leading)])
     yield from _some(map(code_verdict, found.codes))
+    yield from _some(map(_of_strange_code, found.codes))
+    yield from _said_to_last(found)
     yield from _some(map(status_verdict, found.statuses))
     yield from _some(map(finish_verdict, found.finishes))
+
+
+def _of_strange_code(code: str) -> Verdict | None:
+    """What an unlisted code tells by its words, as ``endpoint_tpm_rate_limited`` does."""
+    if code_verdict(code) is not None or not is_identifier(code):
+        return None
+    words = plain(code)
+    verdict = next(phrase_verdicts(words), None)
+    refused = any(word in words for word in _REFUSALS)  # unsupported_timeout is no timeout
+    return None if verdict is not None and verdict.hopeful and refused else verdict
+
+
+def _said_to_last(found: Evidence) -> Iterator[Verdict]:
+    """What is lasting in messages of a word or two and in the last clause of a line.
+
+    Nothing passing: ``Unknown parameter: timeout`` is no timeout.
+    """
+    sayings = _some(map(saying_verdict, (*found.sayings, found.last_clause)))
+    return (verdict for verdict in sayings if not verdict.hopeful)
 
 
 def _phrases(found: Evidence, text: str) -> Iterator[Verdict]:
@@ -197,39 +231,10 @@ def _wait_s(found: Evidence, kind: str, now: float) -> float | None:
         return None
     if found.wait_s is not None:
         return found.wait_s
+    now = answered_at(found.headers, now)
     wait = header_wait_s(found.headers, now)
     if wait is None:
         wait = text_wait_s(found.raw)
     if wait is None and kind == "rate_limit":
         wait = refill_wait_s(found.headers, now)
     return wait
-
-
-def _weigh_limits(verdict: Verdict, found: Evidence, text: str, wait: float | None) -> Verdict:
-    """A limit is a rate if a short wait cures it, a quota if only a long one or money does."""
-    long = wait is not None and wait > QUOTA_WAIT_S
-    if verdict.kind == "rate_limit":
-        if long:
-            return Verdict("quota_exhausted")
-        return Verdict("rate_limit", transient=False) if too_big(text) else verdict
-    if verdict.kind == "quota_exhausted" and not _is_hard(found, text):
-        short = wait is not None and not long
-        return Verdict("rate_limit") if short or per_minute(text) else verdict
-    return verdict
-
-
-def _is_hard(found: Evidence, text: str) -> bool:
-    names = (*(type(link).__name__ for link in found.links), *found.codes, *found.classes)
-    return 402 in found.statuses or any(map(is_hard_quota, names)) or hard_quota(text)
-
-
-def _billed(kind: str, transient: bool, found: Evidence) -> str:
-    """What the call cost where the verdict itself does not say; see :data:`BILLED`."""
-    status = next(iter(found.statuses), 0)
-    answered = kind in ("truncated", "malformed_output", "empty_output", "validation_failed")
-    refused = (400 <= status < 500 and kind != "timeout") or status in (503, 529)
-    if found.unsent:
-        return "no"
-    if (found.in_stream or 200 <= status < 300) and not answered:
-        return "yes" if kind == "content_filter" else "partly"
-    return "no" if refused else row(kind, transient).billed

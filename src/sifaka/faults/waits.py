@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 
-__all__ = ["QUOTA_WAIT_S", "duration_s", "header_wait_s", "refill_wait_s", "text_wait_s"]
+__all__ = ["QUOTA_WAIT_S", "answered_at", "duration_s", "header_wait_s", "refill_wait_s", "text_wait_s"]
 
 QUOTA_WAIT_S = 300.0
 """A rate limit that asks for a longer wait than this (seconds) is a quota in all but name."""
@@ -54,6 +54,15 @@ def _sentences() -> tuple[re.Pattern[str], ...]:
         ),
         re.compile(rf"\bretry[ -]after:?\s({_NUMBER})(?![\w.:/-])", re.IGNORECASE),
     )
+
+
+def answered_at(headers: Mapping[str, str], now: float) -> float:
+    """When the answer was given, in Unix seconds by the clock of the server that gave it, else ``now``.
+
+    A wait until a date or an epoch time counts from there: our clock may be wrong by more than the wait.
+    """
+    at = _date(headers.get("date", ""))
+    return now if at is None else at
 
 
 def duration_s(text: str) -> float | None:
