@@ -1,5 +1,37 @@
-"""Ready-made retrievers (floor 2)."""
+"""Ready-made retrievers, each loaded when first used, and those of other frameworks (floor 2)."""
 
-from sifaka.retrievers.memory import InMemoryRetriever
+from __future__ import annotations
 
-__all__ = ["InMemoryRetriever"]
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sifaka.retrievers.bm25 import BM25Retriever
+    from sifaka.retrievers.foreign import adapt_retriever, documents_from
+    from sifaka.retrievers.memory import InMemoryRetriever
+    from sifaka.retrievers.vector import VectorRetriever
+
+_HOME = {
+    "BM25Retriever": "bm25",
+    "InMemoryRetriever": "memory",
+    "VectorRetriever": "vector",
+    "adapt_retriever": "foreign",
+    "documents_from": "foreign",
+}
+
+__all__ = ["BM25Retriever", "InMemoryRetriever", "VectorRetriever", "adapt_retriever", "documents_from"]
+
+
+def __getattr__(name: str) -> Any:
+    """A retriever, from the module it lives in."""
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'sifaka.retrievers' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"sifaka.retrievers.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -5,21 +5,26 @@ from __future__ import annotations
 from typing import Literal
 
 from sifaka.errors import PartError
-from sifaka.thought import Thought, ValidationResult
+from sifaka.thought import ValidationResult
+from sifaka.validators.base import TextValidator, verdict
+from sifaka.validators.measures import characters, sentences, words
 
 __all__ = ["LengthValidator", "Unit"]
 
 Unit = Literal["characters", "words", "sentences"]
 
+_MEASURES = {"characters": characters, "words": words, "sentences": sentences}
 
-class LengthValidator:
+
+class LengthValidator(TextValidator):
     """Passes texts of ``min_length`` to ``max_length`` (None: any) of ``unit``, both included.
 
-    A sentence ends with ``.``, ``!`` or ``?`` and what closes it. The score falls from 1 towards 0 with
-    the share of the length that is missing or too much. An empty text never passes.
+    Characters are Unicode's, composed. A word stands between spaces and has a letter or a digit; a
+    Chinese or Japanese character is a word of its own. A sentence ends with a stop of its script, or an
+    empty line; a stop within a word, after a title ("Dr.") or before a small letter ends none. The score
+    falls from 1 towards 0 with the share of the length that is missing or too much. An empty text never
+    passes.
     """
-
-    pure = True
 
     def __init__(
         self,
@@ -29,7 +34,7 @@ class LengthValidator:
         *,
         name: str = "length",
     ) -> None:
-        if unit not in ("characters", "words", "sentences"):
+        if unit not in _MEASURES:
             raise PartError(f'unit={unit!r}; it is "characters", "words" or "sentences"')
         if min_length < 0 or (max_length is not None and max_length < max(min_length, 1)):
             raise PartError(
@@ -41,36 +46,21 @@ class LengthValidator:
         self.max_length = max_length
         self.unit: Unit = unit
 
-    def validate(self, thought: Thought) -> ValidationResult:
-        """The verdict on the thought's text."""
-        if not thought.text.strip():
-            return _failed("the text is empty", "write a text", 0.0)
-        length, unit = _measure(thought.text, self.unit), self.unit
+    def check(self, text: str) -> ValidationResult:
+        """The verdict on ``text``."""
+        length, unit = _MEASURES[self.unit](text), self.unit
         if length < self.min_length:
-            missing = self.min_length - length
-            return _failed(
+            return verdict(
+                False,
                 f"the text has {length} {unit}, at least {self.min_length} are asked for",
-                f"add at least {missing} {unit}",
-                length / self.min_length,
+                score=length / self.min_length,
+                fix=f"add at least {self.min_length - length} {unit}",
             )
         if self.max_length is not None and length > self.max_length:
-            return _failed(
+            return verdict(
+                False,
                 f"the text has {length} {unit}, at most {self.max_length} are allowed",
-                f"cut at least {length - self.max_length} {unit}",
-                self.max_length / length,
+                score=self.max_length / length,
+                fix=f"cut at least {length - self.max_length} {unit}",
             )
-        return ValidationResult(True, f"{length} {unit}", score=1.0)
-
-
-def _failed(message: str, suggestion: str, score: float) -> ValidationResult:
-    return ValidationResult(False, message, round(score, 4), (message,), (suggestion,))
-
-
-def _measure(text: str, unit: Unit) -> int:
-    if unit == "characters":
-        return len(text)
-    if unit == "words":
-        return len(text.split())
-    import re
-
-    return len(re.findall(r"[^.!?]*[^\s.!?][^.!?]*(?:[.!?]+[\"')\]\u201d\u2019]*|$)", text))
+        return verdict(True, f"{length} {unit}")
