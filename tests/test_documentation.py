@@ -37,6 +37,14 @@ def test_the_page_about_stores_runs_in_order(tmp_path: Path, monkeypatch: pytest
     assert names["moved"].runs  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_what_a_page_shows_runs_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "page"}
+    for block in re.findall(r"```python\n(.*?)```", TEXTS[page], flags=re.DOTALL):
+        exec(compile(block, page.name, "exec"), names)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", TEXTS[page]):

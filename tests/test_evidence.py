@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import msgspec
 import pytest
 
 import doubles
@@ -13,8 +12,9 @@ from sifaka.errors import ChainError, FencedError, OwnedError, StorageError
 from sifaka.faults import classify
 from sifaka.log.records import Opened, Position, Recovery
 from sifaka.recovery import RecoveryManager
+from sifaka.recovery.counts import decode_steps
 from sifaka.recovery.evidence import Attempt, Evidence
-from sifaka.recovery.ranking import PRIORS, Situation
+from sifaka.recovery.ranking import PRIORS, Situation, rank
 from sifaka.storage.base import Cell
 from sifaka.storage.cached import CachedStorage
 from sifaka.storage.cells import SharedCells
@@ -33,8 +33,15 @@ def timeouts(fails, then="a text"):
 
 
 def table(store, kind="timeout"):
-    (cell,) = store.storage.cells([f"evidence/{kind}"])
-    return msgspec.msgpack.decode(cell.value) if cell.value else {}
+    """Operation to action to (tried, worked), by how many attempts at the same fault had failed before."""
+    (cell,) = store.storage.cells([f"evidence/2/{kind}"])
+    steps = decode_steps(cell.value) if cell.value else {}
+    return {
+        step: {
+            action: [(row.tried_ever, row.worked_ever) for row in depths] for action, depths in rows.items()
+        }
+        for step, rows in steps.items()
+    }
 
 
 def at(kind_of=None, **more):
@@ -54,7 +61,8 @@ def test_a_run_counts_what_came_of_its_actions(storage, driver):
         chain.run_with_recovery()
     else:
         asyncio.run(chain.arun_with_recovery())
-    assert table(chain._storage) == {"generation": {"retry_current_step": [2, 1]}}
+    # The first attempt failed, the one after it worked.
+    assert table(chain._storage) == {"generation": {"retry_current_step": [(1, 0), (1, 1)]}}
     assert strategies(doubles.log(storage, chain.chain_id)) == ["retry_current_step"] * 2
 
 
@@ -76,9 +84,9 @@ def test_failures_count_too(storage):
     chain = chain_of(timeouts(9), storage).with_options(limits={"attempts_per_step": 3})
     with pytest.raises(ChainError):
         chain.run_with_recovery()
-    tried, worked = table(chain._storage)["generation"]["retry_current_step"]
-    assert worked == 0
-    assert tried >= 2
+    attempts = table(chain._storage)["generation"]["retry_current_step"]
+    assert [worked for _, worked in attempts] == [0] * len(attempts)
+    assert sum(tried for tried, _ in attempts) >= 2
 
 
 def test_counts_outlive_the_runs_they_came_from(storage):
@@ -112,7 +120,7 @@ for n in range(50):
     running = [subprocess.Popen([sys.executable, "-c", script, path]) for _ in range(2)]
     assert [one.wait() for one in running] == [0, 0]
     assert table(CachedCheckpointStorage(doubles_sqlite(path))) == {
-        "generation": {"retry_current_step": [100, 100]}
+        "generation": {"retry_current_step": [(100, 100)]}
     }
 
 
@@ -149,7 +157,7 @@ def test_a_search_that_is_down_leaves_the_exact_counts_and_is_told():
     assert "worked 3 of 3" in retry(caught.value.suggestions).evidence
 
 
-def test_similar_cases_of_other_kinds_of_faults_count_half():
+def test_similar_cases_of_another_step_add_to_what_the_kind_has_counted():
     search = EmbeddedSimilarity()
     store = CachedCheckpointStorage(CachedStorage(InMemoryStorage(), search=search))
     recovery = Recovery(
@@ -169,9 +177,10 @@ def test_similar_cases_of_other_kinds_of_faults_count_half():
     # Another operation: the exact counts know nothing of it, the similar cases do.
     here = Situation(classify(TimeoutError("no answer from 10.0.0.2")), Position("criticism", 0), "model", {})
     action = retry(evidence.rank(here))
-    assert "worked 4 of 4 in similar cases" in action.evidence
+    assert "4 of 4 in similar cases" in action.evidence
     prior = PRIORS["timeout"][0].confidence
-    assert action.confidence == pytest.approx((4 * prior + 2) / 6, abs=1e-3)
+    exact = rank(here, evidence.knowledge(here)._replace(similar={}))
+    assert action.confidence > retry(exact).confidence > prior
 
 
 def test_a_history_that_cannot_be_read_is_told_and_holds_nothing_up():

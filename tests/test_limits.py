@@ -227,7 +227,9 @@ def test_whatever_fails_for_ever_ends_soon(kind, where):
     else:
         assert thought.text
     assert model.calls <= 30
-    assert len(strategies(log(chain._storage, chain.chain_id))) <= 8
+    tried = strategies(log(chain._storage, chain.chain_id))
+    # A skip ends its part: it needs no allowance, and there are only so many parts.
+    assert len([one for one in tried if one != "skip_to_next_step"]) <= 8
 
 
 # Deaths ------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import pickle
-import socket
 import subprocess
 import sys
 import threading
@@ -54,7 +53,7 @@ def connected(monkeypatch):
 @pytest.fixture
 def without_keys(monkeypatch):
     for name in list(os.environ):
-        if name.endswith(("_API_KEY", "_BASE_URL")) or name.startswith("AWS_"):
+        if name.endswith(("_API_KEY", "_BASE_URL", "_ENDPOINT")) or name.startswith("AWS_"):
             monkeypatch.delenv(name)
 
 
@@ -164,6 +163,7 @@ def test_a_file_that_holds_no_model_is_told_at_once(tmp_path):
         ("deepseek:deepseek-chat", "DEEPSEEK_API_KEY"),
         ("bedrock:amazon.nova-pro-v1:0", "AWS_DEFAULT_REGION"),
         ("ollama:llama3", "OLLAMA_BASE_URL"),
+        ("azure:gpt-4o", "AZURE_OPENAI_ENDPOINT"),
     ],
 )
 def test_a_missing_key_is_told_when_the_model_is_made_and_names_its_variable(
@@ -227,6 +227,14 @@ def test_models_of_one_spec_share_one_client(connected):
     one, other = create_model(CLAUDE), create_model(CLAUDE, temperature=1)
     assert one._backend() is other._backend()
     assert create_model("anthropic:claude-opus-4-6")._backend() is not one._backend()
+
+
+def test_azure_is_reached_by_its_address_and_key(connected):
+    double = connected(Answer("from Azure"))
+    model = create_model("azure:gpt-4o", base_url=f"{double.url}/openai/v1", api_key="k")
+    assert model.generate("Hello").text == "from Azure"
+    assert double.requests[0].path == "/openai/v1/chat/completions"
+    assert double.requests[0].headers["authorization"] == "Bearer k"
 
 
 def test_another_key_gets_another_client(connected, monkeypatch):
@@ -424,6 +432,7 @@ PROVIDERS = {
     GPT: "/v1",
     "openai-responses:gpt-4o": "/v1",
     "ollama:llama3": "/v1",
+    "azure:gpt-4o": "/openai/v1",
     "groq:llama-3.1-8b-instant": "",
     "mistral:mistral-large-latest": "",
     "google:gemini-2.5-pro": "",
@@ -435,7 +444,8 @@ PROVIDERS = {
 @pytest.mark.parametrize("spec", PROVIDERS)
 def test_one_attempt_is_one_request(connected, monkeypatch, spec, status):
     double = connected(Refuse(status, headers={"retry-after": "0"}))
-    for name in ("GROQ_API_KEY", "MISTRAL_API_KEY", "GOOGLE_API_KEY", "AWS_ACCESS_KEY_ID"):
+    keys = ("AWS_ACCESS_KEY_ID", "AZURE_OPENAI_API_KEY", "GOOGLE_API_KEY", "GROQ_API_KEY", "MISTRAL_API_KEY")
+    for name in keys:
         monkeypatch.setenv(name, "k")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "k")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -610,70 +620,17 @@ def test_no_connection_is_left_open_by_a_model_nobody_holds(connected):
     assert double.wait_until_unconnected(30)
 
 
-# ---- the double itself
+# ---- the page
 
 
-def test_a_bill_is_in_the_ledgers_file_before_the_client_can_see_a_byte(connected, tmp_path):
-    path = tmp_path / "ledger.jsonl"
-    double = connected([Cut(after_bytes=0, answer=Answer("x", input_tokens=3)), Refuse(500)], ledger=path)
-    for _ in range(2):
-        with pytest.raises(RuntimeError):
-            create_model(CLAUDE).generate("Hello")
-    lines = path.read_text().splitlines()
-    assert [json.loads(line)["input_tokens"] for line in lines] == [3]
-    assert double.billed == 1
+def test_the_page_about_models_runs_in_order():
+    import re
+    from pathlib import Path
 
-
-def test_two_doubles_can_keep_one_ledger(tmp_path, monkeypatch):
-    path = tmp_path / "ledger.jsonl"
-    with ProviderDouble(ledger=path) as one, ProviderDouble(ledger=path) as other:
-        for double in (one, other, one):
-            create_model("ollama:x", base_url=f"{double.url}/v1").generate("Hello")
-        assert one.ledger == other.ledger
-        assert [bill.number for bill in one.ledger] == [1, 1, 2]
-
-
-def test_a_script_plays_its_turns_and_stays_at_the_last(connected):
-    double = connected([Refuse(500), Answer("a"), Answer("b")])
-    model = create_model(GPT)
-    with pytest.raises(RuntimeError):
-        model.generate("1")
-    assert [model.generate(n).text for n in "234"] == ["a", "b", "b"]
-    assert [r.prompt for r in double.requests] == list("1234")
-    assert [r.number for r in double.requests] == [1, 2, 3, 4]
-
-
-def test_a_hang_can_be_billed(connected):
-    double = connected(Hang(billed=True))
-    with pytest.raises(ModelError):
-        create_model(CLAUDE).generate("Hello", timeout_s=0.2)
-    double.close()
-    assert double.billed == 1
-
-
-def test_head_and_body_arrive_in_one_piece():
-    with ProviderDouble(Answer("whole")) as double:
-        request = b'{"model": "m", "messages": [{"role": "user", "content": "Hello"}]}'
-        head = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: {len(request)}\r\n\r\n"
-        with socket.create_connection(("127.0.0.1", int(double.url.rpartition(":")[2]))) as client:
-            client.sendall(head.encode() + request)
-            first = client.recv(65536)
-    assert first.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert json.loads(first.partition(b"\r\n\r\n")[2])["content"][0]["text"] == "whole"
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "status"),
-    [("/v1/other", {}, 404), ("/v1/messages", {"stream": True}, 400)],
-)
-def test_what_the_double_cannot_do_it_refuses(path, body, status):
-    import http.client
-
-    with ProviderDouble() as double:
-        client = http.client.HTTPConnection(double.url.removeprefix("http://"))
-        client.request("POST", path, json.dumps(body))
-        response = client.getresponse()
-        response.read()
-        client.close()
-        assert response.status == status
-        assert double.billed == 0
+    page = (Path(__file__).parents[1] / "docs/models.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) >= 11
+    names = {}
+    for block in blocks:
+        exec(compile(block, "models.md", "exec"), names)
+    assert names["limited"].billed == 2

@@ -326,7 +326,7 @@ def test_of_two_that_begin_one_run_at_once_one_is_refused_before_it_calls(storag
     from sifaka.drivers import drive
 
     with pytest.raises(FencedError):
-        list(drive(engine.run(), journal, early, other._clock, other._evidence))
+        list(drive(engine.run(), journal, early, other._clock, other._advice))
     journal.release(early)
     assert second.calls == 0
     assert chain.run().text == "first"

@@ -599,7 +599,7 @@ NO_PARTS = {
     "a number as validator": (lambda chain: chain.validate_with(5), "no validator.*validate"),
     "a class as validator": (lambda chain: chain.validate_with(LengthValidator), "instance"),
     "a list of validators": (lambda chain: chain.validate_with([LengthValidator()]), "no validator"),
-    "a name as critic": (lambda chain: chain.improve_with("strict"), "no critic.*critique"),
+    "a name as critic": (lambda chain: chain.improve_with("strict"), "offers a critic named .strict."),
     "a class as critic": (lambda chain: chain.improve_with(SelfRefineCritic), "instance"),
     "a number as retriever": (lambda chain: chain.with_model_retrievers([5]), "no model retriever.*retrieve"),
     "one retriever": (lambda chain: chain.with_model_retrievers(InMemoryRetriever([])), "list"),

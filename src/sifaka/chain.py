@@ -8,7 +8,7 @@ from copy import copy
 from typing import Any, Literal, Self, TypeVar, cast
 
 from sifaka.clock import Clock, SystemClock
-from sifaka.drivers import adrive, drive
+from sifaka.drivers import Advice, adrive, drive
 from sifaka.engine.life import Intention
 from sifaka.engine.options import DEFAULTS, check_action, check_option, one_of
 from sifaka.engine.plan import BoundModel, BoundPart, Plan, bind_part, new_chain_id, resolve_model
@@ -27,6 +27,7 @@ from sifaka.log.records import Intent, Opened, Record
 from sifaka.log.state import State
 from sifaka.recovery.actions import RecoveryAction
 from sifaka.recovery.evidence import Evidence
+from sifaka.recovery.gate import Gate
 from sifaka.recovery.manager import RecoveryManager
 from sifaka.storage.base import Change, Storage
 from sifaka.storage.checkpoints import CachedCheckpointStorage
@@ -163,6 +164,10 @@ class Chain:
         """Set options; None takes one back.
 
         The chain's own: the constructor's, and ``critique_final`` (criticise the last text too),
+        ``stream`` (save the text as it comes, every ``partial_every_s`` seconds), ``deferred`` (ask all
+        models through their provider's batches, at about half the price: a run can take a day),
+        ``value_usd`` and ``usd_per_hour`` (what the result, and an hour of waiting for it, are worth to
+        you: recovery weighs its costs by them), ``may_relax`` (recovery may ask less of a text),
         ``allow_partial_results`` (keep texts that were cut off), ``validation_strictness`` (share of
         validators that must pass, 0 to 1), ``max_documents``, ``max_context_chars``, ``batch_size`` (how
         many parts run together), ``timeout_s`` (seconds a call may take), ``limits`` (a dict of
@@ -216,7 +221,7 @@ class Chain:
 
     def stream(self, *, recover: bool = False, wait: float = 0.0) -> Generator[Record, None, Thought]:
         """Run, and yield the log's records as they become durable; the thought is what it returns."""
-        run = self._run(recover=recover, wait=wait)
+        run = self._run(recover=recover, wait=wait, stream=True)
         while True:
             try:
                 records = next(run)
@@ -225,14 +230,19 @@ class Chain:
             yield from records
 
     def _run(
-        self, *, recover: bool, wait: float = 0.0, action: RecoveryAction | None = None
+        self,
+        *,
+        recover: bool,
+        wait: float = 0.0,
+        action: RecoveryAction | None = None,
+        stream: bool = False,
     ) -> Generator[list[Record], None, Thought]:
         journal = self._storage.journal
         lease = journal.claim(self._chain_id, wait_s=wait)
         try:
-            engine = self._engine(self._state(lease), lease, recover=recover)
+            engine = self._engine(self._state(lease), lease, recover=recover, stream=stream)
             with _saving_draft(engine):
-                thought = yield from drive(engine.run(action), journal, lease, self._clock, self._evidence)
+                thought = yield from drive(engine.run(action), journal, lease, self._clock, self._advice)
             self._began = True
             return cast("Thought", thought)
         finally:
@@ -274,7 +284,7 @@ class Chain:
 
         async def run() -> None:
             try:
-                await self._arun(recover=recover, wait=wait, seen=put)
+                await self._arun(recover=recover, wait=wait, seen=put, stream=True)
             finally:
                 await put(None)
 
@@ -295,25 +305,32 @@ class Chain:
         recover: bool,
         wait: float = 0.0,
         action: RecoveryAction | None = None,
+        stream: bool = False,
         seen: Callable[[list[Record]], Awaitable[None]] | None = None,
     ) -> Thought:
         journal = self._storage.journal
         lease = await journal.aclaim(self._chain_id, wait_s=wait)
         try:
             state = await journal.off_loop(self._state, lease)
-            engine = self._engine(state, lease, recover=recover, asynchronous=True)
+            engine = self._engine(state, lease, recover=recover, asynchronous=True, stream=stream)
             run = engine.run(action)
             with _saving_draft(engine):
-                thought = await adrive(run, journal, lease, self._clock, self._evidence, seen)
+                thought = await adrive(run, journal, lease, self._clock, self._advice, seen)
             self._began = True
             return cast("Thought", thought)
         finally:
             self._began |= lease.next_seq > lease.first_seq
             await journal.off_loop(journal.release, lease)
 
+    def _gate(self) -> Gate:
+        """One for all chains of this process that share a store and a clock."""
+        kept, key = self._storage.companions, ("gate", id(self._clock))
+        gate: Gate | None = kept.get(key)
+        return gate or kept.setdefault(key, Gate(self._storage.cells, self._clock))
+
     @property
-    def _evidence(self) -> Evidence:
-        return Evidence(self._storage.cells, self._storage.search)
+    def _advice(self) -> Advice:
+        return Advice(Evidence(self._storage.cells, self._storage.search), self._gate)
 
     def _state(self, lease: Lease) -> State:
         """The state the log is in, now that nobody else can write to it."""
@@ -324,7 +341,13 @@ class Chain:
         return loaded.state
 
     def _engine(
-        self, state: State, lease: Lease, *, recover: bool = False, asynchronous: bool = False
+        self,
+        state: State,
+        lease: Lease,
+        *,
+        recover: bool = False,
+        asynchronous: bool = False,
+        stream: bool = False,
     ) -> Engine:
         if self._model is None:
             raise UsageError('the chain has no model: Chain(model="local:smollm2"), or with_model')
@@ -344,6 +367,7 @@ class Chain:
             settings={**self._settings, "model": self._model.name},
             recover=recover,
             asynchronous=asynchronous,
+            stream=stream,
             on_doubt=self._settings["on_doubt"],
             accept_plan_change=self._on_plan_change == "accept",
             died=lease.took_over,
@@ -371,7 +395,7 @@ class Chain:
         lease = journal.claim(self._chain_id, wait_s=wait)
         try:
             engine = self._engine(self._state(lease), lease)
-            applying = drive(engine.apply(action), journal, lease, self._clock, self._evidence)
+            applying = drive(engine.apply(action), journal, lease, self._clock, self._advice)
             return cast("bool", _result(applying))
         finally:
             self._began |= lease.next_seq > lease.first_seq

@@ -1,6 +1,6 @@
 """Performing what the engine yields: one synchronous driver, one asynchronous (floor 6).
 
-Both are loops over five effects and decide nothing. Each tells which records have become durable, as
+Both are loops over seven effects and decide nothing. Each tells which records have become durable, as
 they do, which is what ``stream`` shows; the engine's result is theirs.
 """
 
@@ -13,29 +13,75 @@ from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock, Thread, get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sifaka.clock import Clock
-from sifaka.engine.effects import Append, Call, Consult, Done, Effect, Learn, Perform
+from sifaka.engine.effects import (
+    Admit,
+    Append,
+    Call,
+    Consult,
+    Done,
+    Effect,
+    Learn,
+    Perform,
+    Report,
+    Sleep,
+    Told,
+)
 from sifaka.errors import FencedError
 from sifaka.log.records import Record
+from sifaka.parts import Heard
 from sifaka.recovery.evidence import Evidence
 from sifaka.storage.journal import Journal, Lease
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["adrive", "drive"]
+    from sifaka.recovery.gate import Admission, Gate
+
+__all__ = ["Advice", "adrive", "drive"]
 
 WAITED_S = 0.001
 """A call that took longer than this has given way to others: its run waits for its turn to go on."""
+
+
+class Advice(NamedTuple):
+    """What a store's history and its shared limits say: who answers the engine's questions."""
+
+    evidence: Evidence
+    open_gate: Callable[[], Gate]
+
+    def on(
+        self, effect: Consult | Learn | Admit | Report, chain_id: str
+    ) -> tuple[Admission | None, Callable[[], Any] | None]:
+        """The answer; or what has it, where the store may have to be asked."""
+        if isinstance(effect, Consult):
+            return None, partial(self.evidence.rank, effect.situation)
+        if isinstance(effect, Learn):
+            return None, partial(self.evidence.learn, chain_id, effect.attempts)
+        gate, who = self.open_gate(), f"{chain_id}:{effect.part}"
+        if isinstance(effect, Report):
+            if effect.made:
+                due = gate.note(effect.model, effect.fault, who=who)
+            else:
+                due = gate.withdraw(effect.model, who=who)
+            return None, partial(gate.sync, effect.model) if due else None
+        known = None if effect.retry else gate.peek(effect.model)
+        if known is not None:
+            return known, None
+        return None, partial(gate.admit, effect.model, retry=effect.retry, who=who)
 
 
 # Synchronous -------------------------------------------------------------------------------
 
 
 def drive(
-    engine: Generator[Effect, Any, Any], journal: Journal, lease: Lease, clock: Clock, evidence: Evidence
+    engine: Generator[Effect, Any, Any],
+    journal: Journal,
+    lease: Lease,
+    clock: Clock,
+    advice: Advice,
 ) -> Generator[list[Record], None, Any]:
     """Perform an engine's effects in this thread; yields the records made durable, returns its result."""
     calls = _Threads(clock)
@@ -54,12 +100,11 @@ def drive(
                 elif isinstance(effect, Perform):
                     _check_lease(lease)
                     answer = calls.perform(effect.calls)
-                elif isinstance(effect, Consult):
-                    answer = evidence.rank(effect.situation)
-                elif isinstance(effect, Learn):
-                    evidence.learn(lease.chain_id, effect.attempts)
-                else:
+                elif isinstance(effect, Sleep):
                     clock.sleep(max(0.0, effect.until - clock.time()))
+                else:
+                    answer, ask = advice.on(effect, lease.chain_id)
+                    answer = answer if ask is None else ask()
             except BaseException as error:  # noqa: BLE001 - Ctrl-C: the engine saves what it has first
                 thrown = error
                 continue
@@ -80,12 +125,13 @@ class _Threads:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._done: SimpleQueue[Done] = SimpleQueue()
+        self._done: SimpleQueue[Done | Told] = SimpleQueue()
         self._out: dict[int, float | None] = {}
         self._limits: dict[int, float] = {}
 
-    def perform(self, calls: list[Call]) -> Done:
-        if len(calls) == 1 and not self._out and calls[0].timeout_s is None:
+    def perform(self, calls: list[Call]) -> Done | Told:
+        alone = len(calls) == 1 and not self._out
+        if alone and calls[0].timeout_s is None and calls[0].hears is None:
             return _call(calls[0], self._clock)
         for call in calls:
             limit = call.timeout_s
@@ -95,9 +141,9 @@ class _Threads:
         return self._next()
 
     def _work(self, call: Call) -> None:
-        self._done.put(_call(call, self._clock))
+        self._done.put(_call(call, self._clock, self._done.put))
 
-    def _next(self) -> Done:
+    def _next(self) -> Done | Told:
         """The next answer, or the first call whose time is up: what it still answers is not heard."""
         from queue import Empty
 
@@ -110,19 +156,52 @@ class _Threads:
                 _, key = min(ends)
                 del self._out[key]
                 return Done(key, None, TimeoutError("no answer within timeout_s"), self._limits.pop(key))
-            if self._out.pop(done.key, False) is not False:
-                return done
+            if done.key not in self._out:
+                continue
+            if isinstance(done, Done):
+                del self._out[done.key]
+            return done
 
 
-def _call(call: Call, clock: Clock) -> Done:
+class _Ear:
+    """Listens to a streamed call: tells what it hears, but not more often than was asked for."""
+
+    def __init__(self, call: Call, clock: Clock, tell: Callable[[Told], None]) -> None:
+        self._key = call.key
+        self._every_s = call.hears or 0.0
+        self._clock = clock
+        self._tell = tell
+        self._next = clock.monotonic() + self._every_s
+        self._handle: str = ""
+        self.heard: Heard | None = None
+
+    def __call__(self, heard: Heard) -> None:
+        self.heard = heard
+        now = self._clock.monotonic()
+        if now >= self._next or heard.handle != self._handle:
+            self._next, self._handle = now + self._every_s, heard.handle
+            self._tell(Told(self._key, heard))
+
+
+def _ear(call: Call, clock: Clock, tell: Callable[[Told], None] | None) -> tuple[_Ear | None, dict[str, Any]]:
+    """Who listens to a call, and the keywords that it is made with."""
+    if call.hears is None or tell is None:
+        return None, call.kwargs
+    ear = _Ear(call, clock, tell)
+    return ear, {**call.kwargs, "hear": ear}
+
+
+def _call(call: Call, clock: Clock, tell: Callable[[Told], None] | None = None) -> Done:
     start = clock.monotonic()
+    ear, kwargs = _ear(call, clock, tell)
+    value, failure = None, None
     try:
-        value = call.function(*call.args, **call.kwargs)
+        value = call.function(*call.args, **kwargs)
         if hasattr(value, "__await__"):
             value = _background.wait_for(value)
     except BaseException as error:  # noqa: BLE001 - the engine decides; a thread must not swallow it
-        return Done(call.key, None, error, clock.monotonic() - start)
-    return Done(call.key, value, None, clock.monotonic() - start)
+        value, failure = None, error
+    return Done(call.key, value, failure, clock.monotonic() - start, None if ear is None else ear.heard)
 
 
 class _Workers:
@@ -221,7 +300,7 @@ async def adrive(
     journal: Journal,
     lease: Lease,
     clock: Clock,
-    evidence: Evidence,
+    advice: Advice,
     seen: Callable[[list[Record]], Awaitable[None]] | None = None,
 ) -> Any:
     """As :func:`drive`, in the running event loop; ``seen`` is awaited with the records made durable."""
@@ -243,12 +322,11 @@ async def adrive(
                 elif isinstance(effect, Perform):
                     _check_lease(lease)
                     answer = await calls.perform(effect.calls)
-                elif isinstance(effect, Consult):
-                    answer = await journal.in_thread(evidence.rank, effect.situation)
-                elif isinstance(effect, Learn):
-                    await journal.in_thread(evidence.learn, lease.chain_id, effect.attempts)
-                else:
+                elif isinstance(effect, Sleep):
                     await clock.asleep(max(0.0, effect.until - clock.time()))
+                else:
+                    answer, ask = advice.on(effect, lease.chain_id)
+                    answer = answer if ask is None else await journal.in_thread(ask)
             except BaseException as error:  # noqa: BLE001 - cancelled: the engine saves what it has first
                 thrown = error
     finally:
@@ -263,15 +341,16 @@ class _Tasks:
         self._clock = clock
         self._journal = journal
         self._out: set[asyncio.Task[Done]] = set()
-        self._done: deque[Done] = deque()
+        self._done: deque[Done | Told] = deque()
         self._woken: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop
 
-    async def perform(self, calls: list[Call]) -> Done:
-        if len(calls) == 1 and not self._out and not self._done:
+    async def perform(self, calls: list[Call]) -> Done | Told:
+        if len(calls) == 1 and not self._out and not self._done and calls[0].hears is None:
             return await self._in_turn(await self._call(calls[0]))
         import asyncio
 
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         for call in calls:
             task = loop.create_task(self._call(call))
             self._out.add(task)
@@ -281,35 +360,43 @@ class _Tasks:
             await self._woken
         return await self._in_turn(self._done.popleft())
 
-    async def _in_turn(self, done: Done) -> Done:
+    async def _in_turn(self, done: Done | Told) -> Done | Told:
         """The answer, when it is this run's turn: many that waited may have been answered together."""
-        if done.seconds > WAITED_S:
+        if isinstance(done, Told) or done.seconds > WAITED_S:
             await self._journal.turn()
         return done
 
     def _finished(self, task: asyncio.Task[Done]) -> None:
         self._out.discard(task)
-        if task.cancelled():
-            return
-        self._done.append(task.result())
+        if not task.cancelled():
+            self._tell(task.result())
+
+    def _tell(self, told: Done | Told) -> None:
+        self._done.append(told)
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
+
+    def _tell_from_thread(self, told: Told) -> None:
+        with suppress(RuntimeError):  # the loop is closed by now: nobody listens any more
+            self._loop.call_soon_threadsafe(self._tell, told)
 
     async def _call(self, call: Call) -> Done:
         clock = self._clock
         start = clock.monotonic()
+        ear, kwargs = _ear(call, clock, self._tell_from_thread)
+        value, failure = None, None
         try:
             if call.inline:
-                value = call.function(*call.args, **call.kwargs)
+                value = call.function(*call.args, **kwargs)
             elif call.timeout_s is not None:
                 import asyncio
 
-                value = await asyncio.wait_for(_value_of(call), call.timeout_s)
+                value = await asyncio.wait_for(_value_of(call, kwargs), call.timeout_s)
             else:
-                value = await _value_of(call)
+                value = await _value_of(call, kwargs)
         except BaseException as error:  # noqa: BLE001 - whatever a part raises, the engine decides
-            return Done(call.key, None, _unless_cancelled(error), clock.monotonic() - start)
-        return Done(call.key, value, None, clock.monotonic() - start)
+            failure = _unless_cancelled(error)
+        return Done(call.key, value, failure, clock.monotonic() - start, None if ear is None else ear.heard)
 
     def cancel(self) -> None:
         for task in self._out:
@@ -333,10 +420,10 @@ def _unless_cancelled(error: BaseException) -> BaseException:
     return failure
 
 
-async def _value_of(call: Call) -> Any:
+async def _value_of(call: Call, kwargs: dict[str, Any]) -> Any:
     """The part's answer; one that is not async works in a thread, so that the loop stays free."""
     if call.coroutine:
-        return await call.function(*call.args, **call.kwargs)
+        return await call.function(*call.args, **kwargs)
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -344,7 +431,7 @@ async def _value_of(call: Call) -> Any:
 
     def work() -> None:
         try:
-            done = Done(call.key, call.function(*call.args, **call.kwargs), None, 0.0)
+            done = Done(call.key, call.function(*call.args, **kwargs), None, 0.0)
         except BaseException as error:  # noqa: BLE001 - it is raised again where it is awaited
             done = Done(call.key, None, error, 0.0)
         with suppress(RuntimeError):  # the loop is closed by now: nobody waits for the answer

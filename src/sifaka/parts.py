@@ -7,6 +7,8 @@ its calls is recorded, priced and never repeated once answered::
     def critique(self, thought):
         reply = yield Request(f"Criticise: {thought.text}")
         return CriticFeedback(needs_improvement=True, message=reply.text)
+
+A list of requests is made together, and answered by the list of their replies.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from sifaka.thought import CriticFeedback, Document, Thought, ValidationResult
 __all__ = [
     "Asking",
     "Critic",
+    "Heard",
     "Model",
+    "Pending",
     "Reply",
     "Request",
     "Retriever",
@@ -66,19 +70,50 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     model: Any = None
 
 
-Asking = Generator[Request, Reply, CriticFeedback | ValidationResult | Sequence[str | Document]]
-"""A part that asks models: yields requests, is sent replies, returns what a plain part returns."""
+class Heard(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a call under way: the provider's id for it, and the whole text so far."""
+
+    handle: str = ""
+    text: str = ""
+
+
+class Pending(msgspec.Struct, frozen=True, gc=False):
+    """A model's answer that is not there yet: look it up by ``handle``, after ``again_s`` seconds."""
+
+    handle: str
+    again_s: float = 1.0
+
+
+Asking = Generator[
+    Request | Sequence[Request],
+    Any,
+    CriticFeedback | ValidationResult | Sequence[str | Document],
+]
+"""A part that asks models: yields a request and is sent its reply, or a list and is sent theirs, in order;
+returns what a plain part returns."""
 
 
 @runtime_checkable
 class Model(Protocol):
     """Turns a prompt into a text.
 
-    Optional beside it: ``agenerate`` (async), ``name``, ``accepts`` (names of the options it takes) and
+    Optional beside it: ``agenerate`` (async), ``name`` (``"provider:model"``), ``provider`` (what its
+    failures are counted for), ``accepts`` (names of the options it takes) and
     ``price_max_usd(prompt, options) -> float | None`` (the most a call can cost, before it is made).
+
+    Three names in ``accepts`` are the engine's to give, not the user's: ``hear``, a function that is called
+    with a :class:`Heard` while the answer streams in, from any thread; ``call_id``, a name for the call that
+    no other has; ``continue_from``, the text so far of a call that was cut, which the model goes on from,
+    answering with the rest alone.
+
+    Where an answer can be had later, ``generate`` may return :class:`Pending`, and
+    ``look_up(handle, call_id) -> Reply | Pending | None`` finds what became of a call; None is no proof
+    that it was never made. ``models`` makes it a choice among models: the engine asks the first that answers.
     """
 
-    def generate(self, prompt: str, **options: Any) -> str | Reply | Awaitable[str | Reply]:
+    def generate(
+        self, prompt: str, **options: Any
+    ) -> str | Reply | Pending | Awaitable[str | Reply | Pending]:
         """The model's answer; ``options`` are ``system_prompt``, ``temperature`` and so on."""
         ...
 

@@ -1,5 +1,53 @@
-"""Ready-made critics: they ask a model, each call recorded on its own (floor 2)."""
+"""Ready-made critics: they ask a model, each call recorded on its own; loaded when first used (floor 2)."""
 
-from sifaka.critics.self_refine import SelfRefineCritic
+from __future__ import annotations
 
-__all__ = ["SelfRefineCritic"]
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sifaka.critics.constitutional import ConstitutionalCritic
+    from sifaka.critics.meta_rewarding import MetaRewardingCritic
+    from sifaka.critics.n_critics import NCriticsCritic
+    from sifaka.critics.prompted import PromptCritic
+    from sifaka.critics.reflexion import ReflexionCritic
+    from sifaka.critics.self_consistency import SelfConsistencyCritic
+    from sifaka.critics.self_rag import SelfRAGCritic
+    from sifaka.critics.self_refine import SelfRefineCritic
+
+_HOME = {
+    "ConstitutionalCritic": "constitutional",
+    "MetaRewardingCritic": "meta_rewarding",
+    "NCriticsCritic": "n_critics",
+    "PromptCritic": "prompted",
+    "ReflexionCritic": "reflexion",
+    "SelfConsistencyCritic": "self_consistency",
+    "SelfRAGCritic": "self_rag",
+    "SelfRefineCritic": "self_refine",
+}
+
+__all__ = [
+    "ConstitutionalCritic",
+    "MetaRewardingCritic",
+    "NCriticsCritic",
+    "PromptCritic",
+    "ReflexionCritic",
+    "SelfConsistencyCritic",
+    "SelfRAGCritic",
+    "SelfRefineCritic",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """A critic, from the module it lives in."""
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'sifaka.critics' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"sifaka.critics.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,16 +1,20 @@
 """Self-Refine: the model criticises its own text, and improves it with what it said (floor 2).
 
 Madaan et al. 2023, "Self-Refine: Iterative Refinement with Self-Feedback", arXiv 2303.17651: the same
-model generates, gives feedback that is specific and actionable, and refines, until its feedback says
-that nothing is left to do. The refinement is the chain's next iteration.
+model generates, gives feedback that is specific and actionable, and refines, until its feedback says that
+nothing is left to do. All of that is the paper's, the feedback in free text and the words that end it too;
+so nothing has to be read as JSON, and every answer will do. Ours: the refinement is the chain's next
+iteration, which sees the last feedback where the paper's sees all of it, and the list items of the
+feedback are its issues.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import Any
 
-from sifaka.errors import ModelError, PartError
+from sifaka.critics.asking import AskingCritic, Questions
+from sifaka.critics.template import checked, filled
+from sifaka.errors import ModelError
 from sifaka.parts import Reply, Request
 from sifaka.thought import CriticFeedback, Thought
 
@@ -28,7 +32,7 @@ with "- ", and say how to mend each. If the text needs no change, answer only: {
 STOP_WORDS = "NO CHANGES NEEDED"
 
 
-class SelfRefineCritic:
+class SelfRefineCritic(AskingCritic):
     """Asks a model (None: the chain's own) for feedback, and stops when it has none.
 
     ``feedback_prompt`` may hold ``{prompt}``, ``{text}`` and ``{stop}``; ``stop_words`` is what the
@@ -44,24 +48,15 @@ class SelfRefineCritic:
         name: str = "self-refine",
         **options: Any,
     ) -> None:
-        self.name = name
-        self.feedback_prompt = feedback_prompt
+        super().__init__(model, name, options)
+        self.feedback_prompt = checked("feedback_prompt", feedback_prompt, ("prompt", "text", "stop"))
         self.stop_words = stop_words
-        try:
-            feedback_prompt.format_map({"prompt": "", "text": "", "stop": ""})
-        except (KeyError, ValueError, IndexError) as error:
-            raise PartError(
-                f"feedback_prompt: {error!r}; it may hold {{prompt}}, {{text}} and {{stop}}, and any other "
-                "brace is written twice"
-            ) from error
-        self.model = model
-        self._options = options
 
-    def critique(self, thought: Thought) -> Generator[Request, Reply, CriticFeedback]:
+    def critique(self, thought: Thought) -> Questions:
         """Yields the one request it needs; returns the feedback. Raises ModelError for an empty reply."""
         values = {"prompt": thought.prompt, "text": thought.text, "stop": self.stop_words}
-        prompt = self.feedback_prompt.format_map(values)
-        reply = yield Request(prompt, options=self._options, model=self.model)
+        prompt = filled(self.feedback_prompt, values)
+        reply: Reply = yield Request(prompt, options=self._options, model=self.model)
         said = reply.text.strip()
         if not said:
             raise ModelError(f"{self.name} got no feedback from the model", kind="empty_output")

@@ -15,9 +15,10 @@ import msgspec
 
 from sifaka.errors import PartError
 from sifaka.parts import Reply, Request
+from sifaka.retrievers.foreign import documents_from
 from sifaka.thought import CriticFeedback, Document, ValidationResult
 
-__all__ = ["documents_of", "feedback_of", "reply_of", "request_of", "verdict_of"]
+__all__ = ["documents_of", "feedback_of", "reply_of", "requests_of", "verdict_of"]
 
 _T = TypeVar("_T")
 _encode = msgspec.msgpack.Encoder().encode
@@ -58,8 +59,17 @@ def reply_of(value: object, model: str, not_applied: tuple[str, ...]) -> Reply:
     )
 
 
-def request_of(value: object, part: str) -> Request:
-    """What an asking part yielded, if it is a request that can be made. Raises PartError."""
+def requests_of(value: object, part: str) -> list[Request]:
+    """What an asking part yielded, if it is a request, or requests, that can be made. Raises PartError."""
+    if isinstance(value, list | tuple):
+        several = cast("Sequence[object]", value)
+        if not several:
+            raise PartError(f"{part} yielded an empty list; an asking part yields Requests")
+        return [_request_of(one, part) for one in several]
+    return [_request_of(value, part)]
+
+
+def _request_of(value: object, part: str) -> Request:
     if not isinstance(value, Request):
         raise PartError(f"{part} yielded {_kind(value)}; an asking part yields Requests")
     bare = msgspec.structs.replace(value, model=None)
@@ -106,19 +116,9 @@ def _from_fields(fields: dict[str, Any], who: str) -> CriticFeedback:
 
 
 def documents_of(value: object, retriever: str) -> tuple[Document, ...]:
-    """A retriever's documents, best first. Raises PartError."""
+    """A retriever's documents, best first; other frameworks' are made ours. Raises PartError."""
     who = f"the retriever {retriever}"
-    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-        raise PartError(f"{who} returned {_kind(value)}; it returns a list of str or Document")
-    found: list[Document] = []
-    for one in value:  # pyright: ignore[reportUnknownVariableType]
-        if isinstance(one, str):
-            found.append(Document(_visible(one)))
-        elif isinstance(one, Document):
-            found.append(_with_text(one, "text", who))
-        else:
-            raise PartError(f"{who} returned {_kind(one)} among its documents")  # pyright: ignore[reportUnknownArgumentType]
-    return tuple(found)
+    return tuple(_with_text(one, "text", who) for one in documents_from(value, retriever))
 
 
 def _kind(value: object) -> str:

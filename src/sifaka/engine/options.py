@@ -79,7 +79,8 @@ def _limits(name: str, value: object) -> dict[str, Any]:
     try:
         limits = msgspec.structs.asdict(msgspec.convert(value, Limits))
         for field, limit in limits.items():
-            _number(field, limit, 0)
+            if limit is not None:
+                _number(field, limit, 0)
     except (msgspec.ValidationError, UsageError) as error:
         raise UsageError(f"{name}={value!r}: {error}. It is a dict of {known}") from error
     return limits
@@ -91,15 +92,21 @@ _OPTIONS: dict[str, Callable[[str, Any], Any]] = {
     "batch_size": partial(_whole, least=1),
     "budget": _budget,
     "critique_final": _flag,
+    "deferred": _flag,
     "durability": _durability,
     "label": _text,
     "limits": _limits,
     "max_context_chars": partial(_whole, least=0),
     "max_documents": partial(_whole, least=0),
     "max_improvement_iterations": partial(_whole, least=0),
+    "may_relax": _flag,
     "on_doubt": partial(one_of, allowed=("repeat", "stop")),
+    "partial_every_s": partial(_number, least=0.01),
+    "stream": _flag,
     "timeout_s": partial(_number, least=0.001),
+    "usd_per_hour": partial(_number, least=0.0),
     "validation_strictness": partial(_number, least=0.0, most=1.0),
+    "value_usd": partial(_number, least=0.0),
 }
 """What the engine itself reads."""
 
@@ -109,8 +116,8 @@ _MODEL_OPTIONS: dict[str, Callable[[str, Any], Any]] = {
 }
 """What every model understands."""
 
-ENGINE_OPTIONS = frozenset(_OPTIONS) | {"model"}
-"""Settings that are not passed on to the model."""
+ENGINE_OPTIONS = frozenset(_OPTIONS) | {"model", "models"}
+"""Settings that are not passed on to the model, and do not tell one request from another."""
 
 DEFAULTS: dict[str, Any] = {
     "always_apply_critics": True,

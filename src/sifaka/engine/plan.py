@@ -16,8 +16,10 @@ from zlib import adler32, crc32
 
 import msgspec
 
-from sifaka.errors import PartError
+from sifaka.errors import PartError, UsageError
 from sifaka.log.records import PlannedPart
+from sifaka.plugins import load_plugin
+from sifaka.retrievers.foreign import adapt_retriever
 
 __all__ = [
     "METHODS",
@@ -27,6 +29,7 @@ __all__ = [
     "bind_model",
     "bind_part",
     "digest_of",
+    "name_of_model",
     "new_chain_id",
     "price_of",
     "resolve_model",
@@ -54,6 +57,35 @@ class BoundModel(msgspec.Struct, frozen=True):
     accepts: frozenset[str] | None
     price_max_usd: Callable[[str, Mapping[str, Any]], float | None] | None
     fingerprint: str = ""
+    provider: str = ""
+    look_up: Callable[..., Any] | None = None
+    alook_up: Callable[..., Any] | None = None
+    models: tuple[Any, ...] = ()
+    """Where this is a choice: models or their specs, the first wanted most."""
+    deferred: bool = False
+    as_deferred: Callable[[], Any] | None = None
+    """Makes its twin whose calls go through the provider's batches."""
+    sibling: Callable[[str], Any] | None = None
+    """Makes another model of its provider, from a spec, with the settings of this one."""
+
+    def twin(self) -> BoundModel:
+        """The same model through the provider's batches. Raises UsageError where it has none."""
+        if self.deferred or self.models:  # of a choice each model has its own
+            return self
+        if self.as_deferred is None:
+            raise UsageError(
+                f"deferred=True needs models that can be asked through a provider's batches, and {self.name} "
+                "cannot; models of Anthropic, OpenAI (openai-responses:…) and Google can"
+            )
+        return bind_model(self.as_deferred())
+
+    def takes(self, name: str) -> bool:
+        """Whether it said that the engine may give it ``name``."""
+        return self.accepts is not None and name in self.accepts
+
+    def can_settle(self, handle: str | None) -> bool:
+        """Whether it can find out what became of a call, by the provider's id or by ours."""
+        return self.look_up is not None and (bool(handle) or self.takes("call_id"))
 
     def fit(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
         """The options this model takes, and the names of those it cannot."""
@@ -67,7 +99,7 @@ class BoundModel(msgspec.Struct, frozen=True):
 class BoundPart(msgspec.Struct, frozen=True):
     """A retriever, validator or critic.
 
-    ``asks`` says that it is a generator that yields model requests, to ``model`` where it has one of its
+    ``asks`` says that it is a generator that yields model requests, to ``models`` where it has some of its
     own; ``pure`` that it calls nobody and costs nothing, so that it needs no intent.
     """
 
@@ -78,7 +110,7 @@ class BoundPart(msgspec.Struct, frozen=True):
     asks: bool = False
     pure: bool = False
     fingerprint: str = ""
-    model: Any = None
+    models: tuple[Any, ...] = ()
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -110,8 +142,15 @@ def price_of(model: BoundModel, prompt: str, options: Mapping[str, Any]) -> floa
 
 
 def bind_part(kind: str, part: object, taken: Iterable[str]) -> BoundPart:
-    """``part`` as a part of that kind, under a name not in ``taken``. Raises PartError."""
+    """``part`` as a part of that kind, under a name not in ``taken``. Raises PartError.
+
+    A text is the name of one that an installed package offers.
+    """
     method = METHODS[kind]
+    if isinstance(part, str):
+        part = load_plugin(kind, part)
+    if method == "retrieve":
+        part = adapt_retriever(part) or part
     function: Any = None if isinstance(part, type) else getattr(part, method, part)
     if not callable(function):
         remedy = "Pass an instance, not the class" if isinstance(part, type) else "Check what you passed"
@@ -128,12 +167,13 @@ def bind_part(kind: str, part: object, taken: Iterable[str]) -> BoundPart:
         asks=asks,
         pure=getattr(part, "pure", False) is True,
         fingerprint=_fingerprint(part),
-        model=getattr(part, "model", None) if asks else None,
+        models=_own_models(part) if asks else (),
     )
 
 
 def bind_model(model: object) -> BoundModel:
     """``model`` as a model: an object with ``generate``, or a callable. Raises PartError."""
+    model = _adapted(model)
     generate = getattr(model, "generate", None)
     agenerate = getattr(model, "agenerate", None)
     if not callable(generate):
@@ -153,7 +193,46 @@ def bind_model(model: object) -> BoundModel:
         accepts=_accepted(generate) if stated is None else frozenset(stated),
         price_max_usd=cast("Any", price) if callable(price) else None,
         fingerprint=_fingerprint(model),
+        provider=_text_of(model, "provider"),
+        look_up=_method(model, "look_up"),
+        alook_up=_method(model, "alook_up"),
+        models=_models_of(model),
+        deferred=getattr(model, "deferred", False) is True,
+        as_deferred=_method(model, "as_deferred"),
+        sibling=_method(model, "sibling"),
     )
+
+
+def _own_models(part: object) -> tuple[Any, ...]:
+    """The models a part asks beside, or instead of, the chain's: known before it asks them."""
+    single = (getattr(part, name, None) for name in ("model", "meta_model"))
+    return (*(one for one in single if one is not None), *_models_of(part))
+
+
+def _method(model: object, name: str) -> Callable[..., Any] | None:
+    found = getattr(model, name, None)
+    return found if callable(found) else None
+
+
+def _text_of(model: object, name: str) -> str:
+    found = getattr(model, name, "")
+    return found if isinstance(found, str) else ""
+
+
+def _models_of(model: object) -> tuple[Any, ...]:
+    found = getattr(model, "models", ())
+    return found if isinstance(found, tuple) else ()  # pyright: ignore[reportUnknownVariableType]
+
+
+def name_of_model(model: object) -> str:
+    """The name that a model, or its spec, goes by."""
+    return model if isinstance(model, str) else _name_of(_adapted(model))
+
+
+def _adapted(model: object) -> object:
+    from sifaka.models.foreign import adapt_model
+
+    return adapt_model(model) or model
 
 
 def resolve_model(model: object) -> BoundModel:

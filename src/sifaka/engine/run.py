@@ -6,14 +6,14 @@ from different states; plain runs and runs with recovery differ in :meth:`Engine
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from sifaka.clock import Clock
 from sifaka.engine.effects import Consult, Effect, Sleep
 from sifaka.engine.life import Intention, Life
-from sifaka.engine.phase import Failure, Stopped, run_together
+from sifaka.engine.phase import Failure, Held, Stopped, run_together
 from sifaka.engine.plan import BoundPart, Plan
 from sifaka.engine.steps import OPERATION_TABLE, after_criticism, after_validation
 from sifaka.errors import (
@@ -39,10 +39,10 @@ from sifaka.log.records import (
 )
 from sifaka.log.state import State
 from sifaka.parts import Reply, Request
-from sifaka.recovery.actions import RecoveryAction, move
+from sifaka.recovery.actions import RecoveryAction, RecoveryStrategy, move
 from sifaka.recovery.evidence import Attempt
 from sifaka.recovery.limits import refusal, stated_waits, with_wait
-from sifaka.recovery.ranking import Situation
+from sifaka.recovery.situation import Situation, situation_of
 from sifaka.storage.base import Change
 from sifaka.thought import CriticFeedback, Thought, ValidationResult
 
@@ -56,6 +56,7 @@ class Engine(Life):
         super().__init__(state, plan, want, clock)
         self._model_part = BoundPart("model", "model", self._generate, asks=True)
         self._fault_text = ""
+        self._asked_for: tuple[str, int] | None = None
 
     # A life --------------------------------------------------------------------------------
 
@@ -102,6 +103,8 @@ class Engine(Life):
                 yield from self._operate(self.state.position.operation)
             except Failure as failure:
                 yield from self._fail(failure)
+            except Held as held:
+                yield from self._hold(held)
             except Stopped as stopped:
                 yield from self._stop("failed", stopped.reason)
                 raise self._error(stopped.reason, None, None) from None
@@ -126,7 +129,9 @@ class Engine(Life):
         closed = self.state.closed
         if closed is not None and closed.status == "done":
             return False
-        self.model_for(action.parameters.get("model"))  # one that cannot be opened is refused now
+        self.model_for(
+            self.chosen(action.parameters.get("model"))
+        )  # one that cannot be opened is refused now
         return move(action.strategy, self.state.position, self._unfinished()) is not None
 
     def _unfinished(self) -> tuple[str, ...]:
@@ -145,8 +150,7 @@ class Engine(Life):
         ``only_record``: nothing will be called, so nothing has to stop it, and it need not be durable yet.
         """
         state, want, now = self.state, self.want, self.clock.time()
-        for part in self.plan.all_parts():
-            self.model_for(part.model)  # one that cannot be opened is said before anything is stored
+        self.open_models()  # one that cannot be opened is said before anything is stored
         if not state.next_seq:
             if want.prompt is None:
                 raise MissingPromptError(
@@ -202,7 +206,7 @@ class Engine(Life):
             want.settings if want.settings != state.settings else None,
             life=state.life + 1,
             cause=cause,
-            doubts=tuple(state.open_intents),
+            doubts=tuple(seq for seq, one in state.open_intents.items() if self.settler(seq, one) is None),
         )
 
     def _check_plan(self) -> None:
@@ -243,6 +247,25 @@ class Engine(Life):
         yield from self.flush(force=True)
         yield Sleep(until, reason)
         self.change = Change("running", self.clock.time())
+
+    def _hold(self, held: Held) -> Generator[Effect, Any, None]:
+        """Wait until the operation can go on. For a provider that is left alone, only so long."""
+        now = self.clock.time()
+        if not held.by_gate:
+            yield from self._wait(held.until, held.reason)
+            return
+        action = RecoveryAction(
+            RecoveryStrategy.RETRY_CURRENT_STEP,
+            held.reason,
+            1.0,
+            delay_s=max(0.001, held.until - now),
+            counts=False,
+        )
+        why = refusal(action, self.state, (held.part,), self.limits, self.budget, now)
+        if why is not None:
+            yield from self._end(f"{held.reason}, and {why}")
+        recovery = self._recover_with(action, (held.part,), "breaker", None)
+        yield from self._wait(recovery.until, recovery.description)
 
     # Operations ----------------------------------------------------------------------------
 
@@ -337,8 +360,10 @@ class Engine(Life):
         # A fault that will not pass by itself decides: retrying the others would be in vain.
         faults = sorted(failure.faults, key=lambda one: one[0].fault.transient)
         record, error = faults[0]
-        actions: list[RecoveryAction] = yield Consult(situation(self.state, record))
-        if not self.want.recover:
+        actions: list[RecoveryAction] = yield Consult(self._situation(record))
+        # Another model that the user has named is no recovery: a plain run asks it too.
+        usable = [one for one in actions if self.want.recover or set(one.parameters) == {"models"}]
+        if not usable and not self.want.recover:
             yield from self._give_up(record, error, _why(record), actions)
         if self.want.on_doubt == "stop" and any(one.intent in self.state.doubts for one, _ in faults):
             doubt = f"{_why(record)}; it may have been paid, and on_doubt is 'stop'"
@@ -347,7 +372,7 @@ class Engine(Life):
         parts = tuple(one.part for one in alike)
         refused: list[str] = []
         seed = f"{self.state.chain_id}:{self.state.next_seq}"
-        for suggested in actions:
+        for suggested in usable:
             action = with_wait(suggested, alike, seed)
             why = refusal(action, self.state, parts, self.limits, self.budget, self.clock.time())
             if why is None:
@@ -364,7 +389,7 @@ class Engine(Life):
         record: Faulted,
         waits_for: tuple[str, ...],
     ) -> Generator[Effect, Any, None]:
-        recovery = self._recover_with(action, parts, "ranking", record, waits_for)
+        recovery = self._recover_with(action, parts, action.chosen_by, record, waits_for)
         if recovery.delay_s > 0:
             yield from self._wait(recovery.until, recovery.description)
 
@@ -402,7 +427,10 @@ class Engine(Life):
             error_kind=fault.fault.kind if fault else "",
             error_class=fault.fault.error_class if fault else "",
             waits_for=waits_for,
+            propensity=action.propensity,
         )
+        # The model and how many attempts failed before: by the outcome both may be others.
+        self._asked_for = (self._model_of(recovery.part), len(state.tried))
         self.emit(recovery)
         self._fault_text = fault.fault.message if fault else ""
         return recovery
@@ -413,21 +441,41 @@ class Engine(Life):
         if state.recovery is None:
             return
         seq, record = state.recovery.seq, state.recovery.record
-        if record.counts and record.error_kind:  # a stated wait was no attempt
-            model = str(state.options.get("model", ""))
+        cost, seconds = state.totals.cost_usd - state.recovery.totals.cost_usd, max(0.0, now - record.at)
+        if record.error_kind and record.chosen_by != "breaker":  # leaving a provider alone is no attempt
             # An earlier life may have begun the attempt: then the log's own fault tells.
             text = self._fault_text or (state.fault.fault.message if state.fault else "")
-            self._lessons.append(Attempt(seq, record, text, model, success))
-        cost = state.totals.cost_usd - state.recovery.totals.cost_usd
-        self.emit(Outcome(now, seq, success, cost, max(0.0, now - record.at)))
+            model, depth = self._asked_for or (self._model_of(record.part), max(0, len(state.tried) - 1))
+            label, worked_s = str(state.options.get("label") or ""), max(0.0, seconds - record.delay_s)
+            self._lessons.append(Attempt(seq, record, text, model, success, label, depth, cost, worked_s))
+        self.emit(Outcome(now, seq, success, cost, seconds))
 
     def _conclude_if_past(self, operation: Operation) -> None:
-        """An action has worked when the step it was for, or one beyond it, completes."""
+        """An action has worked when the step it was for, or one beyond it, completes.
+
+        A text that then fails the same validator again shows that it has not.
+        """
         recovery = self.state.recovery
         if recovery is not None:
             here = (self.state.position.iteration, OPERATIONS.index(operation))
             if here >= (recovery.record.iteration, OPERATIONS.index(recovery.record.operation)):
-                self._conclude(success=True)
+                self._conclude(success=not self._fails_again(recovery.record))
+
+    def _fails_again(self, record: Recovery) -> bool:
+        verdict = self.state.verdicts.get(record.part) if record.error_kind == "validation_failed" else None
+        return verdict is not None and not verdict.passed and not verdict.skipped
+
+    def _model_of(self, part: str) -> str:
+        """The model that the part's last call went to, as outcomes are counted by it."""
+        asked = self.asked.get(part)
+        return asked.model.name if asked is not None else str(self.state.options.get("model") or "")
+
+    def _situation(self, record: Faulted) -> Situation:
+        asked = self.asked.get(record.part)
+        others = asked.others if asked is not None else ()
+        return situation(
+            self.state, record, now=self.clock.time(), model=self._model_of(record.part), fallbacks=others
+        )
 
     def _give_up(
         self, record: Faulted, error: BaseException, reason: str, actions: list[RecoveryAction]
@@ -456,16 +504,16 @@ class Engine(Life):
         )
 
 
-def situation(state: State, record: Faulted) -> Situation:
-    """What a ranking has to know after the fault that ``record`` tells of."""
-    return Situation(
-        fault=record.fault,
-        position=state.position,
-        part=record.part,
-        options=state.options,
-        tried=state.tried,
-        prompt_chars=sum(len(document.text) for document in state.all_documents),
-        chain_id=state.chain_id,
+def situation(
+    state: State, record: Faulted, *, now: float = 0.0, model: str = "", fallbacks: Sequence[str] = ()
+) -> Situation:
+    """What a ranking has to know after the fault that ``record`` tells of, at ``now`` (unix seconds).
+
+    ``model`` is the one that was asked, ``fallbacks`` those that may be asked instead.
+    """
+    found = situation_of(state, record.fault, record.part, now)
+    return found._replace(
+        model=model, fallbacks=fallbacks, failed_s=record.seconds, seed=f"{state.chain_id}:{state.next_seq}"
     )
 
 

@@ -51,7 +51,12 @@ def feedback_lines(verdicts: Sequence[ValidationResult], feedback: Sequence[Crit
 
 
 def _joined(said: Sequence[str]) -> str:
-    return "; ".join(dict.fromkeys(text.strip() for text in said if text.strip()))
+    """The texts, without those that another one before them holds already."""
+    kept: list[str] = []
+    for text in (one.strip() for one in said):
+        if text and not any(text in earlier for earlier in kept):
+            kept.append(text)
+    return "; ".join(kept)
 
 
 def generation_prompt(

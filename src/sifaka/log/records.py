@@ -162,16 +162,18 @@ class Handle(_Record, frozen=True, tag=3):
 
 
 class Partial(_Record, frozen=True, tag=4):
-    """The text of a stream so far."""
+    """The next piece of a stream's text: it replaces what lies behind its first ``start`` characters."""
 
     intent: int
     text: str
+    start: int = 0
 
 
 class Result(_Record, frozen=True, tag=5):
     """What one call returned, or what a part made of its calls (then ``intent`` is -1).
 
-    Exactly one of ``text``, ``documents``, ``verdict`` and ``feedback`` is set.
+    Exactly one of ``text``, ``documents``, ``verdict`` and ``feedback`` is set. The first ``spliced``
+    characters of a text are those of an earlier call that was cut, and which this one went on from.
     """
 
     intent: int
@@ -189,10 +191,11 @@ class Result(_Record, frozen=True, tag=5):
     finish_reason: str = ""
     request_id: str = ""
     not_applied: tuple[str, ...] = ()
+    spliced: int = 0
 
 
 class Faulted(_Record, frozen=True, tag=6):
-    """A call or a part failed."""
+    """A call or a part failed. Without an ``intent``, the part made nothing of its last ``asked`` replies."""
 
     intent: int
     operation: Operation
@@ -201,14 +204,17 @@ class Faulted(_Record, frozen=True, tag=6):
     fault: Fault
     attempt: int = 1
     seconds: float = 0.0
+    asked: int = 1
 
 
 class Recovery(_Record, frozen=True, tag=7):
     """A recovery action is applied: from a position to a position, with parameters and a delay.
 
-    ``chosen_by`` is "ranking" or "user"; ``evidence`` the counts behind the confidence, in words.
+    ``chosen_by`` is "ranking", "user" or "breaker" (a provider is left alone for a while); ``evidence`` the
+    counts behind the confidence, in words.
     ``counts`` is False for a wait that the provider stated: it uses up no allowance.
     ``waits_for`` are the parts that a stated wait is kept for: their failed calls were no attempts.
+    ``propensity`` is the probability with which the ranking put this action first.
     """
 
     operation: Operation
@@ -229,6 +235,7 @@ class Recovery(_Record, frozen=True, tag=7):
     error_kind: str = ""
     error_class: str = ""
     waits_for: tuple[str, ...] = ()
+    propensity: float = 1.0
 
 
 class OpenRecovery(_Part, frozen=True):
@@ -255,6 +262,8 @@ class Summary(_Part, frozen=True):
     waited_s: float
     changed: Changed | None = None
     recovery: OpenRecovery | None = None
+    tried: tuple[str, ...] = ()
+    tried_for: tuple[int, int] = (0, 0)
 
 
 class Outcome(_Record, frozen=True, tag=8):

@@ -44,7 +44,7 @@ from sifaka.thought import (
     ValidationResult,
 )
 
-__all__ = ["State", "fold"]
+__all__ = ["State", "doubtful", "fold"]
 
 _T = TypeVar("_T")
 _START = Position("retrieval", 0)
@@ -64,6 +64,7 @@ class State:
         "changed",
         "closed",
         "critic_documents",
+        "cut",
         "deaths",
         "documents",
         "documents_at",
@@ -72,6 +73,8 @@ class State:
         "fault",
         "feedback",
         "first_at",
+        "handles",
+        "heard",
         "history_is_whole",
         "last_at",
         "life",
@@ -100,6 +103,7 @@ class State:
         "text_seq",
         "totals",
         "tried",
+        "tried_for",
         "verdicts",
         "waited_s",
         "waits",
@@ -153,13 +157,21 @@ class State:
         self.best_thought: Thought | None = None
 
         self.open_intents: dict[int, Intent] = {}
+        self.handles: dict[int, str] = {}
+        """The provider's ids of open intents: what became of them may be found out."""
+        self.heard: dict[int, str] = {}
+        """The texts so far of open intents whose answers are streamed."""
+        self.cut: dict[tuple[str, int], tuple[str, str]] = {}
+        """Digests and texts of calls of the operation under way that were cut, by part and call number."""
         self.replies: dict[tuple[str, int], tuple[str, Result]] = {}
         """Answered calls of the operation under way, by part and call number: never made again."""
         self.doubts: dict[int, DoubtfulCall] = {}
         self.attempts: dict[str, int] = {}
         """Failed attempts by part, in the operation under way."""
+        self.tried_for = (0, 0)
+        """The iteration and operation that strategies were tried for: until these are passed they count."""
         self.tried: tuple[str, ...] = ()
-        """The strategies applied since the last step was reached, oldest first."""
+        """The strategies applied since the failing operation was last passed, oldest first."""
         self.actions = 0
         self.restarts = 0
         self.deaths = 0
@@ -217,7 +229,7 @@ class State:
             active_s=self.active_s(self.last_at),
             parameters=self.parameters,
             documents_at=self.documents_at,
-            doubts=tuple(self.doubts.values()),
+            doubts=(*self.doubts.values(), *(doubtful(*one) for one in self.open_intents.items())),
             best=self.best,
             life=self.life,
             actions=self.actions,
@@ -226,6 +238,8 @@ class State:
             waited_s=self.waited_s,
             changed=changed,
             recovery=self.recovery,
+            tried=self.tried,
+            tried_for=self.tried_for,
         )
 
     def resume_from(self, summary: Summary, at: float, seq: int, to: Position) -> None:
@@ -243,6 +257,7 @@ class State:
         self.waits = summary.waits
         self.waited_s = summary.waited_s
         self.recovery = summary.recovery
+        self.tried, self.tried_for = summary.tried, summary.tried_for
         if summary.changed is not None:
             self.changed = True
             self.prompt = summary.changed.prompt
@@ -268,7 +283,7 @@ class State:
             prompt=self.prompt,
             system_prompt=self.system_prompt,
             model_prompt=self._fix_prompt(),
-            text=self.text or "",
+            text=self.partial_text if self.text is None else self.text,
             pre_generation_context=self.all_documents,
             post_generation_context=self._documents(self.critic_documents),
             validation_results=self._in_order(self.verdicts),
@@ -283,7 +298,16 @@ class State:
             cost=self.totals.cost_usd,
             cost_unknown_calls=self.totals.unpriced_calls,
             in_doubt=tuple(self.doubts.values()),
+            metadata={"partial": True} if self.text is None and self.partial_text else {},
         )
+
+    @property
+    def partial_text(self) -> str:
+        """What is known of the text under way: that of a stream that goes on, or was cut; else empty."""
+        if self.position.operation != "generation":
+            return ""
+        going_on = [self.heard[seq] for seq in self.open_intents if seq in self.heard]
+        return going_on[-1] if going_on else next((text for _, text in self.cut.values()), "")
 
     def best_draft(self) -> Thought:
         """The best text so far, with what the whole run has cost and left in doubt."""
@@ -357,6 +381,7 @@ class State:
             intent = self.open_intents.pop(seq, None)
             if intent is not None:
                 self._doubt(seq, intent)
+                self._keep_cut(seq, intent)
 
     def _new_allowance(self) -> None:
         self.attempts = {}
@@ -396,20 +421,23 @@ class State:
         self.planned_validators = sum(part.kind == "validator" for part in parts)
 
     def _doubt(self, seq: int, intent: Intent) -> None:
-        self.doubts[seq] = DoubtfulCall(
-            operation=intent.operation,
-            iteration=intent.iteration,
-            part=intent.part,
-            model=intent.model,
-            price_max_usd=intent.price_max_usd,
-            seq=seq,
-        )
+        self.doubts[seq] = doubtful(seq, intent)
+
+    def _keep_cut(self, seq: int, intent: Intent) -> None:
+        """What was heard of a call that ended without its answer is what another may go on from."""
+        self.handles.pop(seq, None)
+        text = self.heard.pop(seq, "")
+        if text:
+            self.cut[intent.part, intent.n] = (intent.digest, text)
 
     def _intent(self, seq: int, record: Intent) -> None:
         self.open_intents[seq] = record
 
-    def _nothing(self, _seq: int, _record: Handle | Partial) -> None:
-        """A call in flight has a name, or some text: nothing to decide on yet."""
+    def _handle(self, _seq: int, record: Handle) -> None:
+        self.handles[record.intent] = record.provider_id
+
+    def _partial(self, _seq: int, record: Partial) -> None:
+        self.heard[record.intent] = self.heard.get(record.intent, "")[: record.start] + record.text
 
     def _result(self, seq: int, record: Result) -> None:
         part = record.part
@@ -417,6 +445,10 @@ class State:
         if intent is not None:
             self._pay(record)
             self.deaths = 0
+            self.handles.pop(record.intent, None)
+            self.heard.pop(record.intent, None)
+            if self.cut:
+                self.cut.pop((part, intent.n), None)
             self.replies[part, intent.n] = (intent.digest, record)
         if record.text is not None:
             if record.operation == "generation":
@@ -448,45 +480,53 @@ class State:
     def _faulted(self, _seq: int, record: Faulted) -> None:
         intent = self.open_intents.pop(record.intent, None)
         if intent is None:
-            # The part could make nothing of its last reply: that one has to be asked for again.
-            numbers = [n for part, n in self.replies if part == record.part]
-            if numbers:
-                del self.replies[record.part, max(numbers)]
+            # The part could make nothing of its last replies: these have to be asked for again.
+            numbers = sorted(n for part, n in self.replies if part == record.part)
+            for number in numbers[-record.asked :]:
+                del self.replies[record.part, number]
         elif record.fault.billed in ("maybe", "partly"):
             self._doubt(record.intent, intent)
+            self._keep_cut(record.intent, intent)
         elif record.fault.billed == "yes":
             self._pay(
                 Result(record.at, record.intent, record.operation, record.iteration, record.part, text="")
             )
         if record.operation == "generation":
             self.text_is_whole = False
-        self.attempts[record.part] = self.attempts.get(record.part, 0) + 1
+        # Calls that a part made together and that failed together are one attempt.
+        self.attempts[record.part] = max(self.attempts.get(record.part, 0), record.attempt)
         self.fault = record
 
     def _recovery(self, seq: int, record: Recovery) -> None:
-        self.tried += (record.strategy,)
         if record.counts:
+            self.tried += (record.strategy,)
+            self.tried_for = (record.iteration, OPERATIONS.index(record.operation))
             self.actions += 1
         else:
             self.waits += 1
-        for part in record.waits_for:
+        for part in set(record.waits_for):
             self.attempts[part] -= 1
         self.waited_s += record.delay_s
         self.restarts += record.strategy == "full_restart"
         if record.parameters:
-            self.parameters = {**self.parameters, **record.parameters}
+            self.parameters = _overlaid(self.parameters, record.parameters)
+            if "models" in record.parameters:
+                self.attempts = {}
         self.skipped.update(record.skips)
         if record.sets_aside:
             self.step_at = record.at
             self._go_back(record.to)
-        self.recovery = OpenRecovery(seq, record, self.totals)
+        if record.chosen_by != "breaker" or self.recovery is None:  # a wait on the way is no new attempt
+            self.recovery = OpenRecovery(seq, record, self.totals)
 
     def _outcome(self, _seq: int, _record: Outcome) -> None:
         self.recovery = None
 
     def _reached(self, _seq: int, record: Reached) -> None:
         self.step_at = record.at
-        self.tried = ()
+        at = self.position
+        if self.tried and (at.iteration, OPERATIONS.index(at.operation)) >= self.tried_for:
+            self.tried = ()
         if record.step == "validation":
             self.rank_text()
         if record.to != self.position:
@@ -513,7 +553,7 @@ class State:
 
     def _go_on(self, to: Position) -> None:
         """To the next operation: what only the one left behind needed is forgotten."""
-        self.replies = {}
+        self._leave_calls()
         self.attempts = {}
         self.fault = None
         if to.iteration > self.position.iteration:
@@ -526,13 +566,20 @@ class State:
         """To an earlier operation: what it and the later ones had made is set aside."""
         self._leave_text()
         self._forget_from(to.operation)
-        self.replies = {}
+        self._leave_calls()
         self.attempts = {}
         if to.afresh:
             self.draft = None
         if to.iteration < self.position.iteration:
             self.previous, self.history_is_whole = None, True
         self.position = to
+
+    def _leave_calls(self) -> None:
+        """Of the operation left behind nothing is asked for again; calls still out are in doubt."""
+        for seq, intent in self.open_intents.items():
+            self._doubt(seq, intent)
+        self.open_intents, self.handles, self.heard = {}, {}, {}
+        self.replies, self.cut = {}, {}
 
     def _leave_text(self) -> Thought:
         thought = self.thought()
@@ -558,8 +605,8 @@ class State:
     _FOLD: ClassVar[dict[type[Any], Callable[[Any, int, Any], None]]] = {
         Opened: _opened,
         Intent: _intent,
-        Handle: _nothing,
-        Partial: _nothing,
+        Handle: _handle,
+        Partial: _partial,
         Result: _result,
         Faulted: _faulted,
         Recovery: _recovery,
@@ -570,6 +617,29 @@ class State:
 
 
 _RETRIEVAL, _GENERATION, _VALIDATION, _CRITIC_RETRIEVAL, _CRITICISM = range(5)
+
+
+def doubtful(seq: int, intent: Intent) -> DoubtfulCall:
+    """An open call as one that is in doubt."""
+    return DoubtfulCall(
+        operation=intent.operation,
+        iteration=intent.iteration,
+        part=intent.part,
+        model=intent.model,
+        price_max_usd=intent.price_max_usd,
+        seq=seq,
+    )
+
+
+def _overlaid(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Newer parameters over older ones; ``models`` says which model stands in for which, and adds up."""
+    both = {**old, **new}
+    if "models" in old and "models" in new:
+        instead: dict[str, str] = {**old["models"], **new["models"]}
+        for chosen in new["models"].values():
+            instead.pop(chosen, None)  # or two that stand in for each other would go round in circles
+        both["models"] = instead
+    return both
 
 
 def fold(chain_id: str, records: Iterable[Record]) -> State:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pydantic_ai.models import Model as Backend
     from pydantic_ai.providers import Provider
 
-__all__ = ["MAX_RETRIES", "connect", "retry_settings"]
+__all__ = ["MAX_RETRIES", "connect", "retry_settings", "send_once"]
 
 MAX_RETRIES = 0
 
@@ -98,7 +98,7 @@ def _open(spec: str, provider: str, name: str, base_url: str | None, api_key: st
         raise known.missing_library(spec, provider, error) from error
     except Exception as error:
         raise _not_opened(spec, error) from error
-    _send_once(backend)
+    send_once(backend)
     finalize(backend, loop.later, lambda: _close(opened)).atexit = False
     return backend
 
@@ -111,7 +111,8 @@ def _provider(provider: str, factory: Any, base_url: str | None, api_key: str | 
     if provider == "bedrock":
         given: dict[str, Any] = {"bedrock_client": _bedrock_client(base_url, api_key)}
     else:
-        given = {"base_url": base_url, "api_key": api_key}
+        address = "azure_endpoint" if provider == "azure" else "base_url"
+        given = {address: base_url, "api_key": api_key}
     opened: Provider[Any] = factory(**{k: v for k, v in given.items() if v is not None})
     return opened
 
@@ -156,7 +157,8 @@ def _client(backend: Backend) -> Any:
     return getattr(backend, "client", None)
 
 
-def _send_once(backend: Backend) -> None:
+def send_once(backend: Backend) -> None:
+    """Tell the model's library to send each request once: attempts are counted, and recorded, by who asks."""
     client = _client(backend)
     if hasattr(client, "max_retries"):  # Anthropic's, OpenAI's and Groq's libraries
         client.max_retries = MAX_RETRIES
@@ -171,6 +173,8 @@ def _answer_once(models: Any) -> None:
     if "automatic_continuation" not in GenerateContentConfig.model_fields:
         return
     ask = models.generate_content
+    if getattr(ask, "__name__", "") == "ask_once":
+        return  # it has been told already
 
     async def ask_once(*, config: Any, **more: Any) -> Any:
         return await ask(config={**config, "automatic_continuation": False}, **more)

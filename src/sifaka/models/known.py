@@ -17,6 +17,7 @@ __all__ = [
     "no_provider",
     "served_today",
     "unknown_provider",
+    "version_of",
 ]
 
 _EXTRAS = ("anthropic", "bedrock", "google", "groq", "mistral", "openai")
@@ -98,6 +99,11 @@ def nearest_model(provider: str, name: str) -> str | None:
     # Of the most words in common, the newest, and of one model's several names the shortest.
     best = max(kin, key=lambda row: (_overlap(row[1], words), row[2], -len(row[0])))
     return f"{provider}:{best[0]}"
+
+
+def version_of(name: str) -> tuple[int, ...]:
+    """The version in a model's name: ``(4, 5)`` of ``claude-sonnet-4-5-20250929``; empty if it has none."""
+    return _family(name)[1]
 
 
 def _overlap(some: frozenset[str], others: frozenset[str]) -> float:

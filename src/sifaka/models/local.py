@@ -14,7 +14,7 @@ from typing import Any
 from sifaka.errors import MissingExtraError, ModelError, ModelSpecError, UnknownModelError
 from sifaka.models.llama import Chunk, Engine, engine
 from sifaka.models.options import check_settings, settle, with_aliases
-from sifaka.parts import Reply, Usage
+from sifaka.parts import Heard, Reply, Usage
 
 __all__ = ["LocalModel", "open_local"]
 
@@ -99,7 +99,8 @@ class LocalModel:
 
     def __init__(self, spec: str, path: Path, settings: Mapping[str, Any]) -> None:
         self.name = spec
-        self.accepts = with_aliases(_APPLIED)
+        self.provider = "local"
+        self.accepts = with_aliases(_APPLIED) | {"hear", "continue_from"}
         self.path = path
         self._settings = dict(settings)
         self._defaults = {key: value for key, value in settings.items() if key not in _OPENING}
@@ -130,7 +131,9 @@ class LocalModel:
 
         Without ``max_tokens`` it ends after 512 tokens. ``timeout_s`` counts from the call on, the
         wait for other calls included. ``more`` may have ``seed``, ``stop``, ``json_schema``,
-        ``top_p``, ``top_k``, ``presence_penalty``, ``frequency_penalty`` and ``logit_bias``.
+        ``top_p``, ``top_k``, ``presence_penalty``, ``frequency_penalty`` and ``logit_bias``, and what a
+        chain gives: ``hear``, which is told of the text as it grows, and ``continue_from``, the beginning
+        of the answer, of which only the rest is returned.
 
         Raises:
             ModelError: of kind ``context_length``, ``timeout`` or ``invalid_request``.
@@ -156,9 +159,11 @@ class LocalModel:
             cancelled.set()
 
     def _answer(self, prompt: str, given: Mapping[str, Any], stopped: Callable[[], bool]) -> Reply:
+        given = dict(given)
+        hear, so_far = given.pop("hear", None), given.pop("continue_from", None) or ""
         options, not_applied = settle(self._defaults, given, _APPLIED)
         deadline = _Deadline(self.name, options.pop("timeout_s", None))
-        answer = _Answer(self.name, self._context_tokens)
+        answer = _Answer(self.name, self._context_tokens, hear, so_far)
         one: Engine = engine(str(self.path), self._context_tokens, self._threads)
 
         def on_chunk(chunk: Chunk) -> bool:
@@ -167,17 +172,19 @@ class LocalModel:
 
         with one.held(deadline.left_s()):
             try:
-                one.stream(_body(prompt, options), on_chunk)
+                one.stream(_body(prompt, options, so_far), on_chunk)
             except (TypeError, ValueError, RuntimeError) as error:  # a request the library can't read
                 message = f"{self.name} refused the request: {error}"
                 raise ModelError(message, kind="invalid_request") from error
         return answer.reply(not_applied)
 
 
-def _body(prompt: str, options: dict[str, Any]) -> dict[str, Any]:
+def _body(prompt: str, options: dict[str, Any], so_far: str) -> dict[str, Any]:
     system = options.pop("system_prompt", None)
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": prompt})
+    if so_far:  # llama.cpp goes on from an assistant's message that comes last, as it stands
+        messages.append({"role": "assistant", "content": so_far})
     return {
         "messages": messages,
         "max_tokens": options.pop("max_tokens", _DEFAULT_MAX_TOKENS),
@@ -206,9 +213,13 @@ class _Deadline:
 class _Answer:
     """Puts the pieces of one answer together."""
 
-    def __init__(self, name: str, context_tokens: int) -> None:
+    def __init__(
+        self, name: str, context_tokens: int, hear: Callable[[Heard], None] | None, so_far: str
+    ) -> None:
         self._name = name
         self._context_tokens = context_tokens
+        self._hear = hear
+        self._so_far = so_far
         self._texts: list[str] = []
         self._finish_reason = ""
         self._request_id = ""
@@ -219,12 +230,19 @@ class _Answer:
             raise self._error(chunk["error"])
         self._request_id = chunk.get("id", self._request_id)
         for choice in chunk.get("choices", ()):
-            self._texts.append(choice.get("delta", {}).get("content") or "")
+            text = choice.get("delta", {}).get("content") or ""
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
+            if text:
+                self._texts.append(text)
+                self._tell()
         usage = chunk.get("usage")
         if usage:
             self._usage = Usage(usage["prompt_tokens"], usage["completion_tokens"])
         return False
+
+    def _tell(self) -> None:
+        if self._hear is not None:
+            self._hear(Heard(self._request_id, self._so_far + "".join(self._texts)))
 
     def reply(self, not_applied: tuple[str, ...]) -> Reply:
         if not self._finish_reason:

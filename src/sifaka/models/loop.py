@@ -3,13 +3,19 @@
 A provider's HTTP client keeps connections that belong to the event loop they were opened on.
 Callers come from none, or from loops that end with each ``asyncio.run``: so all calls go to this
 one, which lives as long as the process. It also lets a blocking call work inside a running loop.
+
+A stream that breaks off leaves behind a chain of half-read generators. They are closed here, before the
+call's error goes to the caller: whoever collected them in another thread would race with the loop.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -21,6 +27,9 @@ __all__ = ["arun", "later", "run"]
 T = TypeVar("T")
 
 _JOIN_S = 2.0
+
+_opened: ContextVar[list[AsyncGenerator[Any, Any]] | None] = ContextVar("_opened", default=None)
+"""The generators that the current call has begun to read."""
 
 
 class _Home:
@@ -38,6 +47,7 @@ class _Home:
                 import atexit
 
                 self.loop = asyncio.new_event_loop()
+                self.loop.call_soon(_watch_generators)
                 self.thread = threading.Thread(
                     target=self.loop.run_forever, name="sifaka-models", daemon=True
                 )
@@ -72,7 +82,33 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 def _submit(work: Coroutine[Any, Any, T]) -> Future[T]:
     import asyncio
 
-    return asyncio.run_coroutine_threadsafe(work, _home.started())
+    return asyncio.run_coroutine_threadsafe(_tidily(work), _home.started())
+
+
+async def _tidily(work: Coroutine[Any, Any, T]) -> T:
+    """The result of ``work``; the generators it began are closed when it ends, however it ends."""
+    opened: list[AsyncGenerator[Any, Any]] = []
+    _opened.set(opened)
+    try:
+        return await work
+    finally:
+        for generator in reversed(opened):
+            with suppress(Exception):  # what it has to say of its end is not the caller's concern
+                await generator.aclose()
+
+
+def _watch_generators() -> None:
+    """Have each generator of the loop's thread noted by the call that begins it."""
+    known = sys.get_asyncgen_hooks().firstiter
+
+    def begun(generator: AsyncGenerator[Any, Any]) -> None:
+        if known is not None:
+            known(generator)
+        opened = _opened.get()
+        if opened is not None:
+            opened.append(generator)
+
+    sys.set_asyncgen_hooks(firstiter=begun)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sifaka.errors import ModelSpecError
 
-__all__ = ["ALIASES", "OPTIONS", "check_settings", "settle", "with_aliases"]
+__all__ = ["ALIASES", "ENGINE", "OPTIONS", "check_settings", "settle", "with_aliases"]
 
 OPTIONS = frozenset(
     {
@@ -33,6 +33,9 @@ OPTIONS = frozenset(
     }
 )
 """Every option some model takes."""
+
+ENGINE = ("hear", "call_id", "continue_from")
+"""What the engine gives with a call, beside the user's options."""
 
 ALIASES = {"stop_sequences": "stop", "timeout": "timeout_s"}
 """Other libraries' names for the same things."""

@@ -21,7 +21,7 @@ def price_usd(response: ModelResponse, backend: Backend) -> float | None:
     # The answer names the exact version of the model; the tables may know its alias only.
     for name in (response.model_name, backend.model_name):
         try:
-            price = _price(response.usage, name, backend)
+            price = _price(response.usage, name, backend, response.provider_details)
         except Exception:  # noqa: BLE001 (the answer is paid for: no fault of a table may lose it)
             return None
         if price is not None:
@@ -29,12 +29,17 @@ def price_usd(response: ModelResponse, backend: Backend) -> float | None:
     return None
 
 
-def price_max_usd(backend: Backend, input_tokens: int, output_tokens: int) -> float | None:
-    """The price of a call of that size in US dollars; None where the model's price is unknown."""
+def price_max_usd(
+    backend: Backend, input_tokens: int, output_tokens: int, *, batch: bool = False
+) -> float | None:
+    """The price of a call of that size in US dollars; None where the model's price is unknown.
+
+    ``batch`` asks for the price inside a batch, where the tables have one; else it is the usual one.
+    """
     from genai_prices import Usage
 
     usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
-    return _price(usage, backend.model_name, backend)
+    return _price(usage, backend.model_name, backend, {"processing": "batch"} if batch else None)
 
 
 def context_window(backend: Backend) -> int | None:
@@ -42,17 +47,22 @@ def context_window(backend: Backend) -> int | None:
     return backend.profile.get("context_window")
 
 
-def _price(usage: Any, name: str | None, backend: Backend) -> float | None:
+def _price(
+    usage: Any, name: str | None, backend: Backend, circumstances: dict[str, Any] | None
+) -> float | None:
+    """``circumstances`` are what else the price hangs on: a batch, a service tier."""
     from genai_prices import calc_price
 
     if not name:
         return None
     # Several providers resell one model: the address tells them apart, where it is a known one.
     try:
-        return float(calc_price(usage, name, provider_api_url=backend.base_url).total_price)
+        priced = calc_price(usage, name, provider_api_url=backend.base_url, price_context=circumstances)
+        return float(priced.total_price)
     except (AttributeError, LookupError, ValueError):
         pass  # no address, or none of the tables'
     try:
-        return float(calc_price(usage, name, provider_id=backend.system).total_price)
+        priced = calc_price(usage, name, provider_id=backend.system, price_context=circumstances)
+        return float(priced.total_price)
     except (LookupError, ValueError):
         return None

@@ -8,43 +8,28 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from sifaka.errors import ModelError
-from sifaka.models import connect, known, loop, pricing
-from sifaka.models.options import check_settings, settle, with_aliases
-from sifaka.parts import Reply, Usage
+from sifaka.models import asking, connect, keeping, known, loop, pricing, streams
+from sifaka.models.options import ENGINE, check_settings, settle, with_aliases
+from sifaka.parts import Heard, Pending, Reply, Usage
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelResponse
     from pydantic_ai.models import Model as Backend
 
-__all__ = ["ProviderModel", "open_provider"]
+__all__ = ["KeptModel", "ProviderModel", "open_provider"]
 
 _CONNECTION = frozenset({"base_url", "api_key"})
-
-_SETTINGS = {
-    "extra_body": "extra_body",
-    "extra_headers": "extra_headers",
-    "frequency_penalty": "frequency_penalty",
-    "logit_bias": "logit_bias",
-    "max_tokens": "max_tokens",
-    "presence_penalty": "presence_penalty",
-    "seed": "seed",
-    "stop": "stop_sequences",
-    "temperature": "temperature",
-    "thinking": "thinking",
-    "top_k": "top_k",
-    "top_p": "top_p",
-}
-"""Our options and pydantic-ai's settings of the same meaning."""
-
-_ANTHROPIC_MAX_TOKENS = 16_384  # an answer longer than this has to be streamed
-_ANTHROPIC_MAX_TOKENS_OLD = 4_096  # what the models before Claude 3.5 can write
+_KEEPING = frozenset({"background", "store", "deferred", "poll_s"})
 
 _FRAME_TOKENS = 64
 """Allowance for what a provider puts around the prompts: roles, separators, its own sentences."""
+
+_NO_PREFILL = (4, 6)
+"""From this version on, Claude models refuse a conversation that ends with the assistant's own words."""
 
 
 def open_provider(provider: str, name: str, settings: Mapping[str, Any]) -> ProviderModel:
@@ -52,8 +37,9 @@ def open_provider(provider: str, name: str, settings: Mapping[str, Any]) -> Prov
     spec = f"{provider}:{name}"
     if not name:
         raise known.no_provider(provider)
-    check_settings(spec, settings, _CONNECTION)
-    model = ProviderModel(spec, settings)
+    check_settings(spec, settings, _CONNECTION | _KEEPING)
+    kept = any(settings.get(one) for one in ("background", "store", "deferred"))
+    model = KeptModel(spec, settings) if kept else ProviderModel(spec, settings)
     if not known.served_today(provider, name):
         _warn_retired(provider, name)
     return model
@@ -75,24 +61,45 @@ def _warn_retired(provider: str, name: str) -> None:
 class ProviderModel:
     """A model at a provider. Made by :func:`sifaka.models.base.create_model`.
 
-    ``name`` is the spec. ``accepts`` has the names of the options it can take; others are named in
-    ``Reply.not_applied``. It may be used from any thread, event loop and forked child; pickled, it
-    takes its settings along, an ``api_key`` among them.
+    ``name`` is the spec and ``provider`` its first part. ``accepts`` has the names of the options it can
+    take; others are named in ``Reply.not_applied``. It may be used from any thread, event loop and forked
+    child; pickled, it takes its settings along, an ``api_key`` among them.
     """
 
     def __init__(self, spec: str, settings: Mapping[str, Any]) -> None:
         self.name = spec
-        self._provider, _, self._model_name = spec.partition(":")
+        self.provider, _, self._model_name = spec.partition(":")
         self._settings = dict(settings)
-        self._defaults = {k: v for k, v in settings.items() if k not in _CONNECTION}
+        self._defaults = {k: v for k, v in settings.items() if k not in _CONNECTION | _KEEPING}
         self._bound = self._connected()
-        self.accepts = with_aliases(_accepted(self._bound[1]))
+        self._keeper = keeping.keeper_of(
+            spec,
+            self._bound[1],
+            background=bool(settings.get("background")),
+            store=bool(settings.get("store")),
+            deferred=self.deferred,
+            poll_s=settings.get("poll_s"),
+        )
+        self.accepts = self._taken(None) | self._engines()
 
     def __repr__(self) -> str:
         return f"create_model({self.name!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ProviderModel, (self.name, self._settings)
+        return type(self), (self.name, self._settings)
+
+    @property
+    def deferred(self) -> bool:
+        """Whether its calls go through the provider's batches."""
+        return bool(self._settings.get("deferred"))
+
+    def as_deferred(self) -> ProviderModel:
+        """This model, with its calls through the provider's batches. Raises ModelSpecError."""
+        return self if self.deferred else KeptModel(self.name, {**self._settings, "deferred": True})
+
+    def sibling(self, spec: str) -> ProviderModel:
+        """Another model of this provider, with the settings of this one. Raises ModelSpecError."""
+        return type(self)(spec, self._settings)
 
     def generate(
         self,
@@ -103,15 +110,18 @@ class ProviderModel:
         max_tokens: int | None = None,
         timeout_s: float | None = None,
         **more: Any,
-    ) -> Reply:
+    ) -> Reply | Pending:
         """The model's answer; blocks, also where an event loop runs in the calling thread.
 
         ``timeout_s`` is for the whole call, in seconds. Claude models need a ``max_tokens``: 16,384
-        where none is given, and 4,096 for old models.
+        where none is given, and 4,096 for old models. ``more`` are other options, and what a chain gives:
+        ``hear`` makes it a streamed call. In background and deferred mode it may return Pending.
 
         Raises:
-            ModelError: of kind ``timeout``, when ``timeout_s`` is over.
-            Exception: what pydantic-ai or the provider's library raised.
+            ModelError: of kind ``timeout``, when ``timeout_s`` is over; of kind ``truncated``, when a
+                stream ended without its last event.
+            Exception: what pydantic-ai or the provider's library raised; from a streamed call with what
+                was heard as its ``partial``.
         """
         given = {
             "system_prompt": system_prompt,
@@ -122,7 +132,7 @@ class ProviderModel:
         }
         return loop.run(self._ask(prompt, given))
 
-    async def agenerate(self, prompt: str, **options: Any) -> Reply:
+    async def agenerate(self, prompt: str, **options: Any) -> Reply | Pending:
         """As :meth:`generate`, without blocking the event loop; cancelling it drops the request."""
         return await loop.arun(self._ask(prompt, options))
 
@@ -134,51 +144,87 @@ class ProviderModel:
         """
         backend = self._backend()
         applied, _ = settle(self._defaults, options, self.accepts)
-        read = [prompt, applied.get("system_prompt") or "", str(applied.get("json_schema") or "")]
+        read = [prompt, *(str(applied.get(name) or "") for name in ("system_prompt", "continue_from"))]
+        read.append(str(applied.get("json_schema") or ""))
         input_tokens = sum(len(text.encode("utf-8", "replace")) for text in read) + _FRAME_TOKENS
-        output_tokens = _max_tokens(backend, applied) or pricing.context_window(backend)
+        output_tokens = asking.max_tokens(backend, applied) or pricing.context_window(backend)
         if output_tokens is None or "extra_body" in applied:
             return None
-        return pricing.price_max_usd(backend, input_tokens, output_tokens)
+        return pricing.price_max_usd(backend, input_tokens, output_tokens, batch=self.deferred)
 
-    async def _ask(self, prompt: str, given: Mapping[str, Any]) -> Reply:
+    async def _ask(self, prompt: str, given: Mapping[str, Any]) -> Reply | Pending:
+        backend = self._backend()
+        theirs = {name: value for name, value in given.items() if name in ENGINE and name in self.accepts}
+        given = {name: value for name, value in given.items() if name not in theirs}
+        taken = self._taken(given.get("thinking", self._defaults.get("thinking")))
+        applied, not_applied = settle(self._defaults, given, taken)
+        so_far: str = theirs.get("continue_from") or ""
+        ask = asking.make_ask(backend, prompt, applied, so_far.rstrip())
+        hear: Callable[[Heard], None] | None = theirs.get("hear")
+        ear = None if hear is None else streams.Ear(hear, so_far)
+        sent = self._send(backend, ask, ear, theirs.get("call_id") or "")
+        try:
+            response = await self._in_time(applied.get("timeout_s"), sent)
+        except Exception as error:
+            if ear is None:
+                raise
+            later = None if self._keeper is None else self._keeper.later(ear.last.handle)
+            if later is not None and _is_cut(error):
+                return later
+            streams.mark(error, ear.last)
+            raise
+        if isinstance(response, Pending):
+            return response
+        return self._reply(response, backend, not_applied, so_far)
+
+    async def _send(
+        self, backend: Backend, ask: asking.Ask, ear: streams.Ear | None, call_id: str
+    ) -> ModelResponse | Pending:
+        if self._keeper is not None:
+            return await self._keeper.send(backend, ask, ear, call_id)
+        if ear is not None:
+            return await streams.listen(backend, ask, ear)
+        return await keeping.request(backend, ask)
+
+    async def _in_time(self, timeout_s: float | None, work: Any) -> Any:
         import asyncio
 
-        from pydantic_ai.direct import model_request
-        from pydantic_ai.messages import ModelRequest, UserPromptPart
-
-        backend = self._backend()
-        accepts = _accepted(backend, given.get("thinking", self._defaults.get("thinking")))
-        applied, not_applied = settle(self._defaults, given, accepts)
-        timeout_s = applied.get("timeout_s")
-        request = ModelRequest(parts=[UserPromptPart(prompt)], instructions=applied.get("system_prompt"))
         deadline = asyncio.timeout(timeout_s)
         try:
             async with deadline:
-                response = await model_request(
-                    backend,
-                    [request],
-                    model_settings=_model_settings(backend, applied),
-                    model_request_parameters=_parameters(applied.get("json_schema")),
-                )
+                return await work
         except TimeoutError as error:
             if not deadline.expired():
                 raise
             message = f"{self.name} did not answer within {timeout_s:g} s; raise timeout_s"
             raise ModelError(message, kind="timeout") from error
-        return self._reply(response, backend, not_applied)
 
-    def _reply(self, response: ModelResponse, backend: Backend, not_applied: tuple[str, ...]) -> Reply:
+    def _reply(
+        self, response: ModelResponse, backend: Backend, not_applied: tuple[str, ...], so_far: str = ""
+    ) -> Reply:
         usage = response.usage
         return Reply(
-            text=response.text or "",
+            text=streams.new_part(response.text or "", so_far),
             usage=Usage(usage.input_tokens, usage.output_tokens) if usage.has_values() else None,
             price_usd=pricing.price_usd(response, backend),
             finish_reason=response.finish_reason or _raw_finish_reason(response),
             request_id=response.provider_response_id or "",
-            model=f"{self._provider}:{response.model_name or self._model_name}",
+            model=f"{self.provider}:{response.model_name or self._model_name}",
             not_applied=not_applied,
         )
+
+    def _taken(self, thinking: Any) -> frozenset[str]:
+        """The user's options that apply."""
+        names = asking.accepted(self._backend(), thinking)
+        return with_aliases(names if self._keeper is None else self._keeper.taken(names))
+
+    def _engines(self) -> frozenset[str]:
+        """What the engine may give."""
+        names: frozenset[str] = frozenset() if self.deferred else frozenset({"hear"})
+        if self._keeper is not None:
+            return names | self._keeper.accepts
+        goes_on = _goes_on(self._bound[1]) and not self._defaults.get("thinking")
+        return names | {"continue_from"} if goes_on else names
 
     def _backend(self) -> Backend:
         if self._bound[0] != os.getpid():
@@ -188,7 +234,7 @@ class ProviderModel:
     def _connected(self) -> tuple[int, Backend]:
         backend = connect.connect(
             self.name,
-            self._provider,
+            self.provider,
             self._model_name,
             base_url=self._settings.get("base_url"),
             api_key=self._settings.get("api_key"),
@@ -196,82 +242,48 @@ class ProviderModel:
         return os.getpid(), backend
 
 
-def _accepted(backend: Backend, thinking: Any = None) -> frozenset[str]:
-    """The options the model can take, by what pydantic-ai knows of its class and its name."""
-    refused = {*backend.unsupported_settings, *_refused_by_profile(backend.profile, thinking)}
-    names = {ours for ours, theirs in _SETTINGS.items() if theirs not in refused}
-    names |= {"system_prompt", "timeout_s"}
-    profile = backend.profile
-    if profile.get("supports_json_schema_output"):
-        names.add("json_schema")
-    if not (profile.get("supports_thinking") or profile.get("thinking_always_enabled")):
-        names.discard("thinking")
-    if backend.system == "bedrock" and not profile.get("bedrock_top_k_variant"):
-        names.discard("top_k")
-    return frozenset(names)
+class KeptModel(ProviderModel):
+    """A model whose answers the provider keeps, so that a call whose answer was lost can be looked up."""
+
+    def look_up(self, handle: str, call_id: str = "") -> Reply | Pending | None:
+        """What became of a call, by the provider's id for it or by the name it was given; blocks.
+
+        Returns:
+            the answer; Pending, when it is not there yet; None, when the provider does not know of the
+            call. That is no proof: it may still be on its way.
+
+        Raises:
+            Exception: what the call itself failed with, or the look-up.
+        """
+        return loop.run(self._look_up(handle, call_id))
+
+    async def alook_up(self, handle: str, call_id: str = "") -> Reply | Pending | None:
+        """As :meth:`look_up`, without blocking the event loop."""
+        return await loop.arun(self._look_up(handle, call_id))
+
+    async def _look_up(self, handle: str, call_id: str) -> Reply | Pending | None:
+        backend = self._backend()
+        applied, _ = settle(self._defaults, {}, self._taken(self._defaults.get("thinking")))
+        ask = asking.make_ask(backend, "", applied)
+        keeper = cast("keeping.Keeper", self._keeper)
+        found = await self._in_time(applied.get("timeout_s"), keeper.look_up(backend, handle, call_id, ask))
+        if found is None or isinstance(found, Pending):
+            return found
+        return self._reply(found, backend, ())
 
 
-def _refused_by_profile(profile: Mapping[str, Any], thinking: Any) -> tuple[str, ...]:
-    refused: tuple[str, ...] = tuple(profile.get("openai_unsupported_model_settings", ()))
-    if profile.get("anthropic_disallows_sampling_settings") or profile.get(
-        "bedrock_disallows_sampling_settings"
-    ):
-        refused += ("temperature", "top_p", "top_k")
-    if _reasons(profile, thinking):
-        from pydantic_ai.profiles.openai import SAMPLING_PARAMS
-
-        refused += SAMPLING_PARAMS
-    return refused
-
-
-def _reasons(profile: Mapping[str, Any], thinking: Any) -> bool:
-    """Whether an OpenAI model reasons in this call; then it takes no sampling options."""
-    if not profile.get("openai_supports_reasoning"):
+def _goes_on(backend: Backend) -> bool:
+    """Whether the model goes on from an answer's beginning: Claude models before 4.6 do."""
+    if backend.system != "anthropic":
         return False
-    efforts = profile.get("openai_reasoning_efforts")
-    by_flag = profile.get("openai_supports_reasoning_effort_none", False)
-    can_stop = by_flag if efforts is None else "none" in efforts
-    if not can_stop or (thinking is False and profile.get("thinking_always_enabled")):
-        return True
-    if thinking is None:
-        return bool(profile.get("thinking_enabled_by_default"))
-    return thinking is not False
+    version = known.version_of(backend.model_name)
+    return bool(version) and version < _NO_PREFILL
 
 
-def _model_settings(backend: Backend, applied: Mapping[str, Any]) -> Any:
-    settings: dict[str, Any] = {
-        theirs: applied[ours] for ours, theirs in _SETTINGS.items() if ours in applied
-    }
-    if isinstance(settings.get("stop_sequences"), str):
-        settings["stop_sequences"] = [settings["stop_sequences"]]
-    max_tokens = _max_tokens(backend, applied)
-    if max_tokens is not None:
-        settings["max_tokens"] = max_tokens
-    # The library's own clock is for a single wait and has a default of minutes; ours is the limit.
-    if "timeout_s" in applied and "timeout" not in backend.unsupported_settings:
-        settings["timeout"] = applied["timeout_s"]
-    return {**settings, **connect.retry_settings(backend)}
+def _is_cut(error: Exception) -> bool:
+    from sifaka.faults import classify
 
-
-def _max_tokens(backend: Backend, applied: Mapping[str, Any]) -> int | None:
-    """The limit that is sent; None where the provider's own holds."""
-    given: int | None = applied.get("max_tokens")
-    if given is not None or backend.system != "anthropic" or "thinking" in applied:
-        return given
-    most: Any = backend.profile.get("anthropic_max_output_tokens")
-    return min(int(most or _ANTHROPIC_MAX_TOKENS_OLD), _ANTHROPIC_MAX_TOKENS)
-
-
-def _parameters(json_schema: Any) -> Any:
-    if json_schema is None:
-        return None
-    from pydantic_ai.models import ModelRequestParameters
-    from pydantic_ai.output import OutputObjectDefinition
-
-    return ModelRequestParameters(
-        output_mode="native",
-        output_object=OutputObjectDefinition(json_schema=dict(json_schema), name="answer"),
-    )
+    return classify(error).kind in ("connection", "timeout", "truncated")
 
 
 def _raw_finish_reason(response: ModelResponse) -> str:

@@ -2,5 +2,6 @@
 
 from sifaka.recovery.actions import RecoveryAction, RecoveryStrategy
 from sifaka.recovery.manager import RecoveryManager
+from sifaka.recovery.rules import Rule
 
-__all__ = ["RecoveryAction", "RecoveryManager", "RecoveryStrategy"]
+__all__ = ["RecoveryAction", "RecoveryManager", "RecoveryStrategy", "Rule"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -10,7 +10,15 @@ import msgspec
 
 from sifaka.log.records import Operation, Position
 
-__all__ = ["SKIPPABLE", "Move", "RecoveryAction", "RecoveryStrategy", "move"]
+__all__ = [
+    "SKIPPABLE",
+    "Move",
+    "Observed",
+    "RecoveryAction",
+    "RecoveryStrategy",
+    "action_key",
+    "move",
+]
 
 SKIPPABLE: frozenset[Operation] = frozenset(("retrieval", "validation", "critic_retrieval", "criticism"))
 """Operations a part of which may be skipped; a text is never skipped."""
@@ -27,13 +35,37 @@ class RecoveryStrategy(Enum):
     FULL_RESTART = "full_restart"
 
 
+class Observed(msgspec.Struct, frozen=True):
+    """What was seen of an action: it ``worked`` so often of so many times ``tried``; ``where``, in words."""
+
+    where: str
+    worked: int
+    tried: int
+
+    def __str__(self) -> str:
+        return f"{self.worked} of {self.tried} {self.where}".rstrip()
+
+
 class RecoveryAction(msgspec.Struct, frozen=True):
     """A strategy with what it sets: apply it with ``Chain.apply_recovery_action``.
 
-    ``confidence`` is the estimated probability, 0 to 1, that the failed step then completes;
-    ``evidence`` says in words what it rests on, ``applies_when`` when the strategy typically helps.
-    ``parameters`` overlay the run's settings from then on; ``delay_s`` is waited first (seconds).
-    ``counts`` is False where it only waits as the provider stated: such a wait uses up no allowance.
+    Attributes:
+        strategy: which of the six ways.
+        description: what would be done and why, in plain words.
+        confidence: the estimated probability, 0 to 1, that the failed step then completes.
+        parameters: settings that overlay the run's from then on.
+        delay_s: what is waited first (seconds).
+        applies_when: when this strategy typically helps, in words.
+        evidence: what the confidence rests on, in words.
+        counts: False where it only waits as the provider stated: such a wait uses up no allowance.
+        interval: between which two values that probability lies, with probability 0.9.
+        observed: how often it was seen to work, nearest context first.
+        cost_usd: what the attempt is expected to cost (US dollars), work paid again included.
+        seconds: how long it is expected to take, the delay included.
+        keeps: the work that stays, in words.
+        loses: the work or quality that is given up, in words; empty where nothing is.
+        chosen_by: "ranking", or "exploration" where it comes first only so that more is learned of it.
+        propensity: the probability with which it came first, for evaluating other rankings off-line.
     """
 
     strategy: RecoveryStrategy
@@ -44,10 +76,32 @@ class RecoveryAction(msgspec.Struct, frozen=True):
     applies_when: str = ""
     evidence: str = ""
     counts: bool = True
+    interval: tuple[float, float] = (0.0, 1.0)
+    observed: tuple[Observed, ...] = ()
+    cost_usd: float = 0.0
+    seconds: float = 0.0
+    keeps: str = ""
+    loses: str = ""
+    chosen_by: str = "ranking"
+    propensity: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.confidence <= 1:
             raise ValueError(f"confidence is {self.confidence}; it is a probability from 0 to 1")
+
+    @property
+    def key(self) -> str:
+        """What its outcomes are counted under: the strategy and the names of what it sets."""
+        return action_key(self.strategy.value, self.parameters)
+
+
+def action_key(strategy: str, parameters: Mapping[str, Any], *, stated_wait: bool = False) -> str:
+    """The name that outcomes of such actions are counted under.
+
+    A retry after a wait that the provider stated is another action than a retry at a guess.
+    """
+    words = [strategy, *sorted(parameters)]
+    return " ".join([*words, "after the stated wait"] if stated_wait else words)
 
 
 class Move(msgspec.Struct, frozen=True):

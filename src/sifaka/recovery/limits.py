@@ -2,7 +2,8 @@
 
 All are counted from the log, so a crash cannot reset them. Sources: three attempts a step (Google SRE
 book, "Addressing Cascading Failures"); full jitter (AWS Architecture Blog, "Exponential Backoff and
-Jitter"); a stated wait above five minutes is no pause but an exhausted quota.
+Jitter"); a stated wait above five minutes is no pause but an exhausted quota (gemini-cli). The limits that
+all processes of a store share, breakers, stated waits and retry budgets, are in ``gate``.
 """
 
 from __future__ import annotations
@@ -13,15 +14,31 @@ from typing import Any
 import msgspec
 
 from sifaka.faults import Fault
+from sifaka.faults.fault import signature
+from sifaka.faults.waits import QUOTA_WAIT_S
 from sifaka.log.records import Faulted
 from sifaka.log.state import State
 from sifaka.recovery.actions import RecoveryAction, RecoveryStrategy
 
-__all__ = ["Budget", "Limits", "backoff_s", "refusal", "stated_waits", "with_wait"]
+__all__ = [
+    "Budget",
+    "Limits",
+    "as_quota",
+    "backoff_s",
+    "overdue",
+    "refusal",
+    "seconds_left",
+    "stated_waits",
+    "with_wait",
+]
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How often a run may try before it stops; times in seconds."""
+    """How often a run may try before it stops; times in seconds.
+
+    ``deadline_s`` counts from when the run was opened first, by the wall clock, through all deaths and
+    pauses; None: it may take for ever.
+    """
 
     attempts_per_step: int = 3
     actions: int = 8
@@ -29,6 +46,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deaths: int = 10
     stated_waits: int = 100
     waits_s: float = 3600.0
+    deadline_s: float | None = None
 
 
 class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,6 +106,40 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return None
 
 
+def seconds_left(limits: Limits, state: State, now: float) -> float | None:
+    """How long the run still has until its deadline, in seconds, 0 when that is past; None: it has none."""
+    if limits.deadline_s is None:
+        return None
+    passed = max(0.0, now - state.first_at) if state.next_seq else 0.0
+    return max(0.0, limits.deadline_s - passed)
+
+
+def overdue(limits: Limits, state: State, now: float) -> str | None:
+    """Why no call may be made any more, or None."""
+    if seconds_left(limits, state, now) != 0.0:
+        return None
+    return f"the deadline of {limits.deadline_s:g} s after the run was opened is past"
+
+
+def as_quota(fault: Fault, left_s: float | None = None) -> Fault:
+    """The fault as this run has to take it: a stated wait that is too long is an exhausted quota.
+
+    Too long is more than five minutes, or more than the ``left_s`` seconds until the run's deadline. Then the
+    same call does not help in time, whatever the provider calls it.
+    """
+    wait_s = fault.retry_after_s
+    if not fault.transient or wait_s is None:
+        return fault
+    if wait_s <= QUOTA_WAIT_S and (left_s is None or wait_s < left_s):
+        return fault
+    return msgspec.structs.replace(
+        fault,
+        kind="quota_exhausted",
+        transient=False,
+        signature=signature("quota_exhausted", fault.error_class, fault.message),
+    )
+
+
 _SLOW_KINDS = ("rate_limit", "overloaded", "server_error")
 
 
@@ -141,13 +193,20 @@ def refusal(
         return f"the run has waited {state.waited_s:.0f} s already"
     if budget.seconds is not None and state.active_s(now) + action.delay_s > budget.seconds:
         return f"waiting {action.delay_s:.0f} s would pass the time budget"
+    left_s = seconds_left(limits, state, now)
+    if left_s is not None and action.delay_s >= left_s:
+        return overdue(limits, state, now) or f"waiting {action.delay_s:.0f} s would pass the deadline"
     if not action.counts:
         waits = state.waits
         return f"the run has waited {waits} times" if waits >= limits.stated_waits else None
+    if strategy is RecoveryStrategy.SKIP_TO_NEXT_STEP:  # each part at most once: it ends where others may not
+        return None
     if state.actions >= limits.actions:
         return f"{limits.actions} recovery actions have been tried"
     if strategy is RecoveryStrategy.FULL_RESTART and state.restarts >= limits.full_restarts:
         return f"the run was restarted {limits.full_restarts} times"
+    if "models" in action.parameters:  # another model has attempts of its own
+        return None
     again = (RecoveryStrategy.RETRY_CURRENT_STEP, RecoveryStrategy.MODIFY_PARAMETERS)
     attempts = max((state.attempts.get(part, 0) for part in parts), default=0)
     if strategy in again and attempts >= limits.attempts_per_step:

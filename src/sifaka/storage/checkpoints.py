@@ -44,6 +44,8 @@ class CachedCheckpointStorage:
         self.storage = storage
         self.journal = Journal(storage, lease_s=lease_s)
         self.cells = SharedCells(storage)
+        self.companions: dict[object, Any] = {}
+        """What others keep one of for each store: it lives as long as the store."""
         search = getattr(storage, "search", None)
         self.search = None if search is None else GuardedSimilarity(search, clock=storage.clock)
         """Finds similar faults, where the storage has a tier that can."""

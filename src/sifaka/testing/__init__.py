@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sifaka.testing.agreement import agreement
     from sifaka.testing.clock import FakeClock
     from sifaka.testing.contract import CONTRACT, Opener, exercise
-    from sifaka.testing.provider import Answer, Cut, Hang, ProviderDouble, Refuse
+    from sifaka.testing.provider import Answer, Cut, Hang, Overload, ProviderDouble, Raw, Refuse, Throttle
     from sifaka.testing.servers import MilvusServer, PostgresServer, RedisServer, missing
     from sifaka.testing.storage import FaultyStorage
 
@@ -31,17 +31,23 @@ __all__ = [
     "Hang",
     "MilvusServer",
     "Opener",
+    "Overload",
     "PostgresServer",
     "ProviderDouble",
+    "Raw",
     "RedisServer",
     "Refuse",
+    "Throttle",
     "agreement",
     "exercise",
     "missing",
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Answer", "Cut", "Hang", "ProviderDouble", "Refuse"), "sifaka.testing.provider"),
+    **dict.fromkeys(
+        ("Answer", "Cut", "Hang", "Overload", "ProviderDouble", "Raw", "Refuse", "Throttle"),
+        "sifaka.testing.provider",
+    ),
     **dict.fromkeys(("CONTRACT", "Opener", "exercise"), "sifaka.testing.contract"),
     "FakeClock": "sifaka.testing.clock",
     "agreement": "sifaka.testing.agreement",

@@ -27,8 +27,7 @@ from sifaka.log.records import (
     Result,
     Status,
 )
-from sifaka.log.state import State
-from sifaka.thought import DoubtfulCall
+from sifaka.log.state import State, doubtful
 from sifaka.views import moments as told
 from sifaka.views.accounts import DoubtAccount, FaultAccount, LifeAccount
 from sifaka.views.models import Moment, Paid, RunSummary, Timeline
@@ -84,7 +83,7 @@ class Story:
         doubts = list(self._doubts.values())
         if status == "interrupted":
             calls = self.state.open_intents.items()
-            doubts += [DoubtAccount(_doubtful(seq, one), self.state.life, status) for seq, one in calls]
+            doubts += [DoubtAccount(doubtful(seq, one), self.state.life, status) for seq, one in calls]
         return summary_of(self.state, self._lives, doubts, self._faults.stories, status)
 
     def _improvements_max(self) -> int:
@@ -221,17 +220,6 @@ class Story:
         Reached: _reached,
         Closed: _closed,
     }
-
-
-def _doubtful(seq: int, intent: Intent) -> DoubtfulCall:
-    return DoubtfulCall(
-        operation=intent.operation,
-        iteration=intent.iteration,
-        part=intent.part,
-        model=intent.model,
-        price_max_usd=intent.price_max_usd,
-        seq=seq,
-    )
 
 
 def story_of(records: Iterable[Record]) -> Story:

@@ -7,7 +7,7 @@ lower case unless a name does, and has no full stop at its end.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from sifaka.faults import Fault, describe
 from sifaka.log.records import Closed, Intent, Opened, PlannedPart, Recovery, Result
@@ -167,8 +167,9 @@ def text_says(record: Result) -> str:
     if record.text == "" and record.usage is not None and record.usage.output_tokens:
         return f"{iteration_name(record.iteration)}: its text was cleaned up"
     words = count(len((record.text or "").split()), "word")
+    spliced = ", spliced onto what was heard of a call that was cut" if record.spliced else ""
     ended = {"length": ", cut off at the limit of its tokens", "content_filter": ", withheld by a filter"}
-    return f"{iteration_name(record.iteration)}: {words}{ended.get(record.finish_reason, '')}"
+    return f"{iteration_name(record.iteration)}: {words}{ended.get(record.finish_reason, '')}{spliced}"
 
 
 def verdict_says(verdict: ValidationResult, part: str) -> str:
@@ -196,7 +197,7 @@ def feedback_says(feedback: CriticFeedback, part: str) -> str:
 
 def call_says(record: Intent) -> str:
     """A call in flight."""
-    if record.operation == "generation":
+    if record.operation == "generation" and record.part == "model":
         return f"{record.model or 'the model'} is writing {_the(record.iteration)}"
     if record.model:
         return f"{record.part} is waiting for {record.model}"
@@ -205,7 +206,7 @@ def call_says(record: Intent) -> str:
 
 def doubt_says(doubt: DoubtfulCall, *, repeated: bool) -> str:
     """A call in doubt."""
-    if doubt.operation == "generation":
+    if doubt.operation == "generation" and doubt.part == "model":
         what = f"{doubt.model or 'the model'} was asked for {_the(doubt.iteration)}"
     elif doubt.model:
         what = f"{doubt.part} asked {doubt.model}"
@@ -230,7 +231,12 @@ def cause_says(fault: Fault) -> str:
 
 def deed_says(record: Recovery) -> str:
     """What a recovery action did, shortly."""
+    if record.chosen_by == "breaker" and record.delay_s:
+        return f"left alone for {seconds_says(record.delay_s)}: {record.description}"
     subject = record.part or record.operation
+    models = record.parameters.get("models")
+    if isinstance(models, dict):
+        return _switch_says(record, cast("dict[str, str]", models))
     values = ", ".join(f"{name}={value}" for name, value in record.parameters.items())
     deeds = {
         "retry_current_step": "asked again",
@@ -245,6 +251,13 @@ def deed_says(record: Recovery) -> str:
     waited = f" after {seconds_says(record.delay_s)}" if record.delay_s else ""
     by = "by hand: " if record.chosen_by == "user" else ""
     return f"{by}{deed}{set_to}{waited}"
+
+
+def _switch_says(record: Recovery, models: dict[str, str]) -> str:
+    """Which models stand in for which."""
+    asked = " and ".join(f"{other} instead of {one}" for one, other in models.items())
+    why = f": {record.description.partition(': ')[2]}" if record.chosen_by == "breaker" else ""
+    return f"asked {asked}{why}"
 
 
 def success_says(success: bool | None) -> str:
