@@ -69,7 +69,13 @@ def alive(server: Server) -> None:
 
 _SERVERS = {"redis_server", "postgres_server", "milvus_server", "redis_url", "postgres_url"}
 _LONG = {
+    "deaths_over_the_wire",
+    "durable_agent",
     "servers",
+    "simulation",
+    "storm",
+    "streaming_models",
+    "wire_runs",
     "sqlite_faults",
     "deaths_on_servers",
     "power_on_servers",
