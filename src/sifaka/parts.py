@@ -109,6 +109,7 @@ class Model(Protocol):
     Where an answer can be had later, ``generate`` may return :class:`Pending`, and
     ``look_up(handle, call_id) -> Reply | Pending | None`` finds what became of a call; None is no proof
     that it was never made. ``models`` makes it a choice among models: the engine asks the first that answers.
+    ``as_deferred()`` gives its twin that asks in batches; ``sibling(spec)`` another model with its settings.
     """
 
     def generate(
