@@ -32,12 +32,12 @@ def draw_reliability(shown: Mapping[str, Sequence[Pair]], folder: Path) -> list[
 
 def draw_regret(curves: Mapping[str, Sequence[Sequence[float]]], folder: Path) -> list[Path]:
     """What choices have cost beyond the oracle's so far: the median over the seeds."""
-    figure, axes = _begin("faults met", "regret so far, US dollars")
+    figure, axes = _begin("faults met", "regret so far, US dollars (log scale)")
     for colour, (name, seeds) in zip(COLOURS, curves.items(), strict=False):
         middle = [median(points) for points in zip(*seeds, strict=True)]
-        axes.plot([n * STRIDE for n in range(len(middle))], middle, color=colour, label=name)
+        axes.plot([n * STRIDE for n in range(1, len(middle))], middle[1:], color=colour, label=name)
     axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    axes.set_yscale("log")  # some cost twenty times as much as others
     return _save(figure, axes, folder / "recovery-regret")
 
 

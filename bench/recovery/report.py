@@ -68,7 +68,7 @@ def _similar(by_name: dict[str, list[Figures]], block: int) -> list[str]:
 
 def _costs(by_name: dict[str, list[Figures]], names: Sequence[str], block: int) -> list[str]:
     head = (
-        f"{'':26}{f'first {block:,}':>22}{f'last {block:,}':>22}{'first, expected':>22}{'last, expected':>22}"
+        f"{'':26}{f'first {block:,}':>25}{f'last {block:,}':>25}{'first, expected':>25}{'last, expected':>25}"
     )
     lines = [head + f"{'money+time':>12}{'done':>7}{'ms/run':>8}"]
     for name in names:
@@ -80,7 +80,7 @@ def _costs(by_name: dict[str, list[Figures]], names: Sequence[str], block: int) 
         paid = interval_of_median([one.paid for one in seeds]).value
         done = interval_of_median([one.done for one in seeds]).value
         ms = sum(one.cpu_s for one in seeds) / len(seeds) / (STEP * (len(seeds[0].regret) - 1)) * 1e3
-        row = f"{name:26}" + "".join(f"{cell:>22}" for cell in cells)
+        row = f"{name:26}" + "".join(f"{cell:>25}" for cell in cells)
         lines.append(row + f"{paid:>+12.1%}{done:>7.1%}{ms:>8.2f}")
     return lines
 

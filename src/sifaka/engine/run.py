@@ -375,6 +375,8 @@ class Engine(Life):
         for suggested in usable:
             action = with_wait(suggested, alike, seed)
             why = refusal(action, self.state, parts, self.limits, self.budget, self.clock.time())
+            if move(action.strategy, self.state.position, parts) is None:
+                why = "it leads nowhere from here"
             if why is None:
                 yield from self._recover(action, parts, record, stated_waits(action, alike))
                 return

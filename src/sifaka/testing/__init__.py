@@ -6,6 +6,8 @@
 * :class:`FaultyStorage`: a store that fails before or after the write it is told to.
 * :data:`CONTRACT`, :func:`exercise`: what every store promises, as checks for a backend of your own;
   :func:`agreement`: random operations in which it must agree with the memory.
+* :class:`Simulation`: thousands of real chains on a :class:`VirtualClock`, at providers that have bad hours
+  (:class:`SimulatedProvider`).
 * :class:`RedisServer`, :class:`PostgresServer`, :class:`MilvusServer`: real servers on this machine, to
   be killed and restarted; :func:`missing` says what has to be installed for them.
 """
@@ -20,24 +22,40 @@ if TYPE_CHECKING:
     from sifaka.testing.contract import CONTRACT, Opener, exercise
     from sifaka.testing.provider import Answer, Cut, Hang, Overload, ProviderDouble, Raw, Refuse, Throttle
     from sifaka.testing.servers import MilvusServer, PostgresServer, RedisServer, missing
+    from sifaka.testing.simulation import (
+        Climate,
+        Incidents,
+        Outages,
+        SimulatedProvider,
+        Simulation,
+        TokenBucket,
+        VirtualClock,
+    )
     from sifaka.testing.storage import FaultyStorage
 
 __all__ = [
     "CONTRACT",
     "Answer",
+    "Climate",
     "Cut",
     "FakeClock",
     "FaultyStorage",
     "Hang",
+    "Incidents",
     "MilvusServer",
     "Opener",
+    "Outages",
     "Overload",
     "PostgresServer",
     "ProviderDouble",
     "Raw",
     "RedisServer",
     "Refuse",
+    "SimulatedProvider",
+    "Simulation",
     "Throttle",
+    "TokenBucket",
+    "VirtualClock",
     "agreement",
     "exercise",
     "missing",
@@ -49,6 +67,18 @@ _HOMES = {
         "sifaka.testing.provider",
     ),
     **dict.fromkeys(("CONTRACT", "Opener", "exercise"), "sifaka.testing.contract"),
+    **dict.fromkeys(
+        (
+            "Climate",
+            "Incidents",
+            "Outages",
+            "SimulatedProvider",
+            "Simulation",
+            "TokenBucket",
+            "VirtualClock",
+        ),
+        "sifaka.testing.simulation",
+    ),
     "FakeClock": "sifaka.testing.clock",
     "agreement": "sifaka.testing.agreement",
     "FaultyStorage": "sifaka.testing.storage",
