@@ -187,7 +187,7 @@ class RecoveryManager:
     def suggest_configuration(
         self, query: Query | None = None, *, runs_max: int = RUNS_MAX
     ) -> list[Suggested]:
-        """Settings that the newest ``runs_max`` runs suggest, with their reasons, the greatest saving first."""
+        """Settings that the newest ``runs_max`` runs suggest, with reasons, the greatest saving first."""
         from sifaka.recovery.configuration import suggest_configuration
 
         return suggest_configuration(list(self._digests(query, runs_max, [])))
