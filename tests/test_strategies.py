@@ -27,7 +27,7 @@ from sifaka.faults import classify
 from sifaka.log.records import Faulted, Intent, Outcome, Position, Recovery, Result
 from sifaka.log.state import State
 from sifaka.parts import Reply
-from sifaka.recovery import RecoveryAction, RecoveryManager, RecoveryStrategy
+from sifaka.recovery import RecoveryAction, RecoveryManager, RecoveryStrategy, Rule
 from sifaka.recovery.actions import SKIPPABLE, Move, move
 from sifaka.recovery.limits import Budget, Limits, refusal, with_wait
 from sifaka.recovery.ranking import PRIORS, Situation, rank
@@ -699,3 +699,63 @@ def test_the_documents_of_a_prompt_are_what_a_shorter_context_halves():
     found = manager.analyze_failure(chain.get_checkpoint_history()[-1], error)
     assert found[0].parameters == {"max_context_chars": 50}
     assert manager.analyze_failure(None, busy())[0].strategy is S.RETRY_CURRENT_STEP
+
+
+# Rules of one's own ------------------------------------------------------------------------
+
+
+def test_a_chain_recovers_by_a_rule_of_its_own(storage):
+    temperatures = []
+
+    def model(prompt, temperature=0.9):
+        temperatures.append(temperature)
+        if temperature > 0.5:
+            raise ModelError("no JSON", kind="malformed_output")
+        return "{}"
+
+    cold = Rule("malformed_output", S.MODIFY_PARAMETERS, 0.99, {"temperature": 0.1}, why="ours")
+    chain = chain_of(model, storage, chain_id="r").recover_with(cold)
+    assert chain.run_with_recovery().text == "{}"
+    assert temperatures == [0.9, 0.1]
+    assert of(Recovery, log(storage, "r"))[0].parameters == {"temperature": 0.1}
+
+
+def test_a_rule_without_confidence_takes_an_action_away(storage):
+    never = Rule("rate_limit", S.RETRY_CURRENT_STEP, 0.0, why="we never wait")
+    model = Model(doubles.busy())
+    with pytest.raises(ChainError) as caught:
+        chain_of(model, storage).recover_with(never).run_with_recovery()
+    assert model.calls == 1
+    assert S.RETRY_CURRENT_STEP not in [one.strategy for one in caught.value.suggestions]
+
+
+def test_a_ranking_of_ones_own_decides_the_order(storage):
+    seen = []
+
+    def last_first(situation, actions):
+        seen.append(situation.fault.kind)
+        return list(reversed(actions))
+
+    chain = chain_of(Model(ModelError("?", kind="timeout")), storage, chain_id="r").recover_with(
+        order=last_first
+    )
+    assert chain.run_with_recovery().text
+    assert seen == ["timeout"]
+    ours = chain_of(Model(ModelError("?", kind="timeout")), storage, chain_id="s")
+    assert ours.run_with_recovery().text
+    firsts = [of(Recovery, log(storage, name))[0].strategy for name in ("r", "s")]
+    assert firsts[0] != firsts[1]
+
+
+def test_an_order_that_leads_nowhere_ends_in_a_clear_error(storage):
+    def skip(situation, actions):
+        return [RecoveryAction(S.SKIP_TO_NEXT_STEP, "skip the text", 0.5)]
+
+    chain = chain_of(Model(ModelError("?", kind="timeout")), storage).recover_with(order=skip)
+    with pytest.raises(ChainError, match="leads nowhere"):
+        chain.run_with_recovery()
+
+
+def test_what_is_no_rule_is_refused():
+    with pytest.raises(UsageError):
+        chain_of(Model()).recover_with(Rule("no such kind", S.RETRY_CURRENT_STEP, 0.5))

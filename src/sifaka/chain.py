@@ -29,6 +29,7 @@ from sifaka.recovery.actions import RecoveryAction
 from sifaka.recovery.evidence import Evidence
 from sifaka.recovery.gate import Gate
 from sifaka.recovery.manager import RecoveryManager
+from sifaka.recovery.rules import Order, Rule, checked_rules
 from sifaka.storage.base import Change, Storage
 from sifaka.storage.checkpoints import CachedCheckpointStorage
 from sifaka.storage.journal import Lease, check_chain_id
@@ -94,6 +95,8 @@ class Chain:
             "critic": [],
         }
         self._plan: Plan | None = None
+        self._rules: tuple[Rule, ...] = ()
+        self._order: Order | None = None
         self._on_plan_change = "refuse"
         self._settings: dict[str, Any] = dict(DEFAULTS)
         self.with_options(
@@ -185,6 +188,16 @@ class Chain:
             else:
                 settings.pop(name, None)
         self._settings, self._on_plan_change = settings, choice
+        return self
+
+    def recover_with(self, *rules: Rule, order: Order | None = None) -> Self:
+        """Recover by rules of your own too: each is one more line of the table, or takes one of ours away.
+
+        ``order`` is a ranking of your own: a function of the situation and of our actions, best first, to
+        the same or fewer in another order. Raises UsageError for what is no rule.
+        """
+        self._rules = checked_rules((*self._rules, *rules))
+        self._order = order or self._order
         return self
 
     # Running -------------------------------------------------------------------------------
@@ -330,7 +343,8 @@ class Chain:
 
     @property
     def _advice(self) -> Advice:
-        return Advice(Evidence(self._storage.cells, self._storage.search), self._gate)
+        evidence = Evidence(self._storage.cells, self._storage.search, rules=self._rules, order=self._order)
+        return Advice(evidence, self._gate)
 
     def _state(self, lease: Lease) -> State:
         """The state the log is in, now that nobody else can write to it."""
@@ -382,7 +396,8 @@ class Chain:
             return list(error.suggestions)
         checkpoints = self.get_checkpoint_history()
         last = checkpoints[-1] if checkpoints else None
-        return RecoveryManager(self._storage).analyze_failure(last, error)
+        manager = RecoveryManager(self._storage, rules=self._rules, order=self._order)
+        return manager.analyze_failure(last, error)
 
     def apply_recovery_action(self, action: RecoveryAction, *, wait: float = 0.0) -> bool:
         """Record ``action`` in the run's log; the next run goes on from it. Nothing is called.
