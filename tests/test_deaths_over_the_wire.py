@@ -262,7 +262,7 @@ def test_a_death_over_the_wire_pays_nothing_twice_in_silence(
 def test_deaths_at_every_point_over_the_wire(victims: Victims, tmp_path: Path, driver: str) -> None:
     every = [(variant, die) for variant in VARIANTS for die in points(variant)]
     random.Random(f"{driver} 20261124").shuffle(every)
-    some = every[: scaled(45)]
+    some = every[: scaled(20)]
     killed = 0
     for number, (variant, die) in enumerate(some):
         with reproducible(variant, driver, die):
@@ -275,7 +275,7 @@ def test_deaths_at_every_point_over_the_wire(victims: Victims, tmp_path: Path, d
 @pytest.mark.timeout(0)
 def test_deaths_during_the_recovery_from_a_death_over_the_wire(victims: Victims, tmp_path: Path) -> None:
     chosen = random.Random(20261125)
-    killed, pairs = 0, scaled(40)
+    killed, pairs = 0, scaled(15)
     for number in range(pairs):
         variant, driver = chosen.choice(list(VARIANTS)), chosen.choice(DRIVERS)
         two = chosen.choices(points(variant), k=2)

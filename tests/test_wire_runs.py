@@ -331,7 +331,7 @@ def rest_of(received: Received) -> Answer:
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_stream_that_is_cut_at_any_byte_becomes_a_whole_text(spec: str, clock: FakeClock) -> None:
-    ran, spliced, step = 0, 0, max(1, 11 // scaled(1))
+    ran, spliced, step = 0, 0, max(1, 41 // scaled(1))
     for k in range(0, 100_000, step):
         wrong = {1: Cut(k, SHORT)}
         with ProviderDouble(lambda got, wrong=wrong: wrong.get(got.number) or rest_of(got)) as double:
@@ -353,7 +353,7 @@ def test_a_stream_that_is_cut_at_any_byte_becomes_a_whole_text(spec: str, clock:
 @pytest.mark.slow
 @pytest.mark.timeout(0)
 def test_a_background_stream_that_is_cut_at_any_byte_is_looked_up_and_paid_once(clock: FakeClock) -> None:
-    found, step = 0, max(1, 11 // scaled(1))
+    found, step = 0, max(1, 41 // scaled(1))
     for k in range(0, 100_000, step):
         with ProviderDouble([Cut(k, SHORT), SHORT]) as double:
             store = CachedCheckpointStorage(InMemoryStorage(clock=clock))
