@@ -124,7 +124,8 @@ class _Folding:
         self._actions: dict[int, int] = {}
         self._texts: dict[int, int] = {}
         self._asking: dict[str, bool] = {}
-        self._busy_until: dict[str, float] = {}
+        self._at_work: dict[str, list[tuple[float, float]]] = {}
+        """When each model was at work: times that do not overlap, by their ends."""
 
     def apply(self, seq: int, record: Record) -> None:
         fold = self._FOLD.get(type(record))
@@ -186,9 +187,13 @@ class _Folding:
     def _busy(self, intent: Intent, until: float, model: str, price: float) -> None:
         """Count a call's time for its model; the time that another call of it took too is counted once."""
         spent = self.found.models.setdefault(model, Spent())
-        since = max(intent.at, self._busy_until.get(model, intent.at))
-        spent.seconds += max(0.0, until - since)
-        self._busy_until[model] = max(until, self._busy_until.get(model, until))
+        times, since = self._at_work.setdefault(model, []), intent.at
+        begin, counted = since, 0.0
+        while times and times[-1][1] > since:  # calls end in the log's order
+            earlier, ended = times.pop()
+            begin, counted = min(begin, earlier), counted + ended - max(earlier, since)
+        times.append((begin, until))
+        spent.seconds += max(0.0, until - since - counted)
         spent.cost_usd += price
         spent.calls += 1
 
