@@ -339,7 +339,8 @@ def test_a_background_stream_that_is_cut_becomes_a_look_up(connected):
         waited += isinstance(found, Pending)
         assert settled(model, found)[0].text == WORDS
     assert waited > 10
-    assert double.billed == len(double.requests) == 30
+    # An attempt over a connection that has just been cut may reach nobody.
+    assert 25 <= double.billed == len(double.requests) <= 30
 
 
 def test_a_background_stream_that_falls_silent_becomes_a_look_up(connected):
