@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ from sifaka.storage.journal import Journal
 from sifaka.storage.memory import InMemoryStorage
 from sifaka.storage.postgres import PostgresStorage
 from sifaka.storage.postgres.errors import is_conflict
+from sifaka.storage.postgres.values import Bools, Bytes, Floats, Integers, Texts
 from sifaka.testing import FakeClock
 from sifaka.testing.servers import PostgresServer, missing
 
@@ -997,3 +999,79 @@ def test_asking_for_the_time_asks_nobody(server: PostgresServer, opened: Open) -
     before = storage.now()
     server.kill()
     assert before <= storage.now() < before + 60
+
+
+# Values on their way -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "kind"),
+    [
+        (Integers, [0, 1, -1, 2**63 - 1, -(2**63)], "bigint"),
+        (Floats, [0.0, -0.5, 1e300, float("inf")], "float8"),
+        (Texts, ["", "a", "é\U0001f600", '{,}"\\'], "text"),
+        (Bytes, [b"", b"\x00\xff", b"a" * 5_000], "bytea"),
+        (Bools, [True, False, True], "bool"),
+    ],
+)
+def test_a_column_arrives_as_it_was_given(
+    store: PostgresStorage, column: type[list[Any]], values: list[Any], kind: str
+) -> None:
+    statement = f"SELECT %b::{kind}[], array_length(%b::{kind}[], 1)"
+    found = store._sessions.select(statement, (column(values), column(values)))
+    assert found == [(values, len(values))]
+
+
+def prepared(storage: PostgresStorage) -> None:
+    """Open run "a" with records 0 to 3; its next append goes by the statement's name."""
+    storage.write([opening("a")])
+    for place in range(1, 4):
+        assert storage.write([Write(row("a", place))]) == [True]
+
+
+def test_a_session_that_is_ended_amid_a_prepared_append_is_an_error_that_says_so(
+    store: PostgresStorage, postgres_url: str, ask: Ask
+) -> None:
+    prepared(store)
+    waits = "FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with psycopg.connect(postgres_url) as holder, ThreadPoolExecutor(1) as threads:
+        holder.execute("UPDATE sifaka.chains SET label = 'x'")
+        write = threads.submit(store.write, [Write(row("a", 4))])
+        while not ask(f"SELECT pg_terminate_backend(pid) {waits}"):
+            assert not write.done()
+        with pytest.raises(StoreUnreachableError, match="the server ended the connection"):
+            write.result(10)
+    assert firsts(store) == [0, 1, 2, 3]
+    assert store.write([Write(row("a", 4))]) == [True]
+
+
+def test_a_prepared_append_that_is_not_answered_is_an_error_after_the_timeout(
+    postgres_server: PostgresServer, postgres_url: str, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sifaka.storage.postgres.sessions.DEADLINE_SLACK_S", 0.1)
+    with Proxy(postgres_server.port) as proxy:
+        storage = _through(proxy, postgres_url, opened, timeout_s=0.2)
+        prepared(storage)
+        proxy.freeze()
+        with pytest.raises(StoreUnreachableError, match="timeout"):
+            storage.write([Write(row("a", 4))])
+        proxy.thaw()
+        assert storage.write([Write(row("a", 4))]) in ([True], [False])
+        assert firsts(storage) == [0, 1, 2, 3, 4]
+
+
+def test_a_prepared_append_is_one_round_trip(store: PostgresStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared(store)
+    link = store._sessions._pool()._idle[-1]
+    sent: list[object] = []
+    wait = link.wait
+
+    def counted(*given: Any, **named: Any) -> Any:
+        sent.append(given)
+        return wait(*given, **named)
+
+    monkeypatch.setattr(link, "wait", counted)
+    assert store.write([Write(row("a", 4))]) == [True]
+    assert store.write([Write(row("a", 4))]) == [False]
+    assert len(sent) == 2
+    assert firsts(store) == [0, 1, 2, 3, 4]

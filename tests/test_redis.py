@@ -38,6 +38,7 @@ from sifaka.storage.journal import Journal
 from sifaka.storage.memory import InMemoryStorage
 from sifaka.storage.reading import load_whole
 from sifaka.storage.redis import RedisStorage
+from sifaka.storage.redis.packing import command
 from sifaka.testing import FakeClock
 from sifaka.testing.servers.redis import RedisServer, redis_program
 
@@ -829,7 +830,7 @@ def test_deleting_everything_leaves_no_key_but_the_format(store: RedisStorage, c
         store.write([Write(row(f"run {n}", 1, checkpoints=1), Change("done", 2.0, group="h"))])
     assert store.delete(store.entries(Query(limit=100))) == 60
     left = [key for key in client.keys("*") if key.startswith(f"{{{store.namespace}}}:".encode())]
-    assert sorted(left) == [f"{{{store.namespace}}}:{kind}".encode() for kind in ("format", "sums")]
+    assert sorted(left) == [f"{{{store.namespace}}}:{kind}".encode() for kind in ("format", "totals")]
     assert store.measure()["storage_size_bytes"] < 1_000
 
 
@@ -1009,3 +1010,34 @@ def test_a_paused_server_is_only_slow(server: RedisServer, opened: Open) -> None
     on.start()
     assert storage.write([Write(row("a", 1))]) == [True]
     on.join()
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [[b"PING"], [b"SET", b"", b"\r\n$5"], [b"X", *[b"a" * n for n in range(200)]], [b"A", b"b" * 9_000]],
+)
+def test_a_command_travels_as_the_library_would_send_it(parts: list[bytes]) -> None:
+    from redis.connection import Connection
+
+    assert command(parts) == b"".join(Connection().pack_command(*parts))
+
+
+def test_the_totals_are_exact_after_long_runs_are_trimmed_and_deleted(
+    store: RedisStorage, client: Any
+) -> None:
+    for name, count in (("long", 400), ("kept", 3)):
+        store.write([opening(name)])
+        for n in range(1, count):
+            assert store.write([Write(row(name, n, checkpoints=n % 2))]) == [True]
+    assert store.trim(row("long", 1, last=300)) == 150
+    kept = [one for name in ("long", "kept") for one in store.rows(name)]
+    told = store.measure()
+    assert told["records"] == sum(one.last - one.first + 1 for one in kept)
+    assert told["total_checkpoints"] == sum(one.checkpoints for one in kept)
+    assert told["stored_bytes"] == sum(len(one.frame) for one in kept)
+    assert told["raw_bytes"] == sum(one.raw for one in kept)
+    entry = store.entry("long")
+    assert entry is not None
+    assert store.delete([entry]) == sum(one.checkpoints for one in kept if one.chain_id == "long")
+    assert store.measure()["records"] == 3
+    assert store.measure()["stored_bytes"] == sum(len(one.frame) for one in store.rows("kept"))

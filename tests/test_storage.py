@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sqlite3
@@ -10,8 +11,10 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -30,14 +33,16 @@ from sifaka.errors import (
     UnknownChainError,
 )
 from sifaka.log.records import Opened, Partial, Record
-from sifaka.storage import held
-from sifaka.storage.base import Change, Renewal, Storage, Write
+from sifaka.storage import held, locks
+from sifaka.storage.base import Change, Query, Renewal, Storage, Write
 from sifaka.storage.cached import CachedStorage
 from sifaka.storage.checkpoints import CachedCheckpointStorage
 from sifaka.storage.journal import Journal, Lease, check_chain_id
 from sifaka.storage.leases import Owner, decode, is_dead, myself
+from sifaka.storage.locks import LibraryLock
 from sifaka.storage.memory import InMemoryStorage
 from sifaka.storage.reading import load_whole, read
+from sifaka.storage.similarity.embedded import EmbeddedSimilarity
 from sifaka.storage.sqlite import SQLiteStorage
 from sifaka.storage.urls import open_storage
 from sifaka.storage.wrapper import StorageWrapper
@@ -642,6 +647,143 @@ def test_a_zombie_is_dead() -> None:
         assert is_dead(owner)
 
 
+CHILD_S = 20
+"""How long the child of a fork may take, in seconds: one that hangs is killed, and seen."""
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """What became of ``work`` in the child of a fork: 0 if it returned, 1 if it raised, -14 if it hung."""
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # no handler in Python, which a hung child never runs
+        signal.alarm(CHILD_S)
+        try:
+            work()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_an_unprepared_fork_uses_a_connection_of_its_own(tmp_path: Path) -> None:
+    storage = SQLiteStorage(tmp_path / "store.db")
+    journal = Journal(storage)
+    started(journal, "parent")
+    assert in_child(lambda: started(Journal(storage), "child")) == 0
+    started(journal, "parent again")
+    found = {entry.chain_id for entry in SQLiteStorage(tmp_path / "store.db").entries(Query())}
+    assert found == {"parent", "child", "parent again"}
+
+
+def test_the_child_of_a_fork_closes_no_connection_of_its_parents(tmp_path: Path) -> None:
+    journal = Journal(SQLiteStorage(tmp_path / "store.db"))
+    lease = started(journal)
+    closed = SQLiteStorage(tmp_path / "store.db")
+    opened: list[object] = [closed, SQLiteStorage(tmp_path / "b.db"), EmbeddedSimilarity(tmp_path / "c.db")]
+    for n in (0, 1):
+        cast("SQLiteStorage", opened[n]).entry("a")
+
+    def count() -> int:
+        folder = Path("/proc/self/fd")
+        return sum(one.resolve().parent == tmp_path for one in folder.iterdir())
+
+    def drop() -> None:
+        before = count()
+        closed.close()
+        opened.clear()
+        gc.collect()
+        assert count() == before > 0
+
+    assert in_child(drop) == 0
+    journal.append(lease, [Partial(2.0, 0, "x")])
+
+
+def test_a_fork_beside_threads_that_open_use_and_drop_stores_does_not_hang_its_child(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def use(name: str) -> SQLiteStorage:
+        storage = SQLiteStorage(tmp_path / name)
+        storage.entries(Query(limit=1))
+        return storage
+
+    def collect() -> None:
+        storage: Any = use("collected")
+        storage.itself = storage
+        del storage
+        gc.collect(0)
+
+    def search() -> None:
+        EmbeddedSimilarity(tmp_path / "searched").count()
+
+    def again_and_again(work: Callable[[], object]) -> None:
+        while not stop.is_set():
+            work()
+
+    works = (lambda: use("dropped"), collect, search)
+    threads = [threading.Thread(target=again_and_again, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    try:
+        for n in range(40):
+            assert in_child(lambda: use("child")) == 0, f"fork {n}"
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_fork_waits_for_calls_into_a_library_and_lets_none_begin() -> None:
+    inside: list[str] = []
+    begun, is_second_in = threading.Event(), threading.Event()
+
+    def go_in(name: str, then: Callable[[], object]) -> None:
+        with LibraryLock():
+            inside.append(name)
+            then()
+            inside.remove(name)
+
+    def first() -> None:
+        begun.set()
+        while locks._fork.gate.acquire(blocking=False):  # until the fork is under way
+            locks._fork.gate.release()
+        second.start()
+        is_second_in.wait(0.1)
+
+    second = threading.Thread(target=go_in, args=("second", is_second_in.set))
+    thread = threading.Thread(target=go_in, args=("first", first))
+    thread.start()
+    begun.wait()
+
+    def look() -> None:
+        assert not inside
+        go_in("child", lambda: None)
+
+    assert in_child(look) == 0
+    thread.join()
+    second.join()
+    assert is_second_in.is_set()
+
+
+def test_who_is_inside_a_library_may_drop_a_store_while_a_fork_waits() -> None:
+    begun = threading.Event()
+
+    def work() -> None:
+        with LibraryLock():
+            begun.set()
+            while locks._fork.gate.acquire(blocking=False):
+                locks._fork.gate.release()
+            with LibraryLock():  # as the garbage collector does
+                pass
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait()
+    at = time.monotonic()
+    assert in_child(lambda: None) == 0
+    thread.join()
+    assert time.monotonic() - at < locks.FORK_WAITS_S
+
+
 def test_a_fork_among_running_threads_does_not_hang_the_child(tmp_path: Path) -> None:
     storage = SQLiteStorage(tmp_path / "store.db")
     journal = Journal(storage)
@@ -657,15 +799,7 @@ def test_a_fork_among_running_threads_does_not_hang_the_child(tmp_path: Path) ->
         thread.start()
     try:
         for n in range(10):
-            pid = os.fork()
-            if pid == 0:
-                signal.alarm(20)  # a child that hangs is killed, and seen
-                try:
-                    started(journal, f"child {n}")
-                except BaseException:
-                    os._exit(1)
-                os._exit(0)
-            assert os.waitpid(pid, 0)[1] == 0
+            assert in_child(lambda n=n: started(journal, f"child {n}")) == 0
     finally:
         stop.set()
         for thread in threads:

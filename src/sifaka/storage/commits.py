@@ -247,7 +247,7 @@ class _LoopTurns:
         self._scheduled = False
         self._admitted = 0
         waiting = len(self._appends)
-        if waiting >= ROWS_A_COMMIT or (waiting and not self._arrivals):
+        if waiting >= self._most() or (waiting and not self._arrivals):
             self._commit_some()
         while self._arrivals and self._admitted < RUNS_A_TICK:
             arrival = self._arrivals.popleft()
@@ -257,12 +257,14 @@ class _LoopTurns:
         if self._admitted or self._arrivals or (self._appends and not self._committing):
             self._schedule()
 
+    def _most(self) -> int:
+        return ROWS_A_COMMIT if self._committer.storage.local else ROWS_A_ROUND_TRIP
+
     def _commit_some(self) -> None:
         if self._committing:
             return
         appends = self._appends
-        most = ROWS_A_COMMIT if self._committer.storage.local else ROWS_A_ROUND_TRIP
-        batch = [appends.popleft() for _ in range(min(len(appends), most))]
+        batch = [appends.popleft() for _ in range(min(len(appends), self._most()))]
         inline = self._committer.storage.local and self._mean_s < SLOW_COMMIT_S
         try:
             done = inline and self._commit(batch, patient=False)

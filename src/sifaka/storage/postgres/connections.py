@@ -12,21 +12,27 @@ from __future__ import annotations
 
 import os
 import select
+import struct
 import threading
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from hashlib import sha1
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.errors import error_from_result
+from psycopg.generators import execute
+from psycopg.pq import ExecStatus, Format, TransactionStatus
 from psycopg.types.numeric import Int8BinaryDumper
 
 from sifaka.errors import StoreUnreachableError
+from sifaka.storage.postgres.arrays import register
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGresult
 
 __all__ = ["Link", "Links", "open_link"]
 
@@ -37,6 +43,43 @@ class Link(psycopg.Connection[Any]):
     limit_s = 10.0
     born = 0
     """The generation of its pool; see :meth:`Links.forget`."""
+
+    @cached_property
+    def known(self) -> set[str]:
+        """The statements that this connection has carried out and that may come again."""
+        return set()
+
+    @cached_property
+    def names(self) -> dict[str, bytes]:
+        """The statements that :meth:`run` has prepared, each with its name."""
+        return {}
+
+    def run(self, statement: str, values: Sequence[int | float | str | bytes | None]) -> int:
+        """How many rows a statement changed; it is prepared, and its values go to libpq as they are typed.
+
+        A cursor takes longer for many values than the server does. Each value must have the type of its
+        parameter: nothing is converted.
+        """
+        name = self.names.get(statement)
+        if name is None:
+            # One name means one statement, also in a session that a pooler has passed on from somebody else.
+            name = b"sifaka_" + sha1(statement.encode(), usedforsecurity=False).hexdigest().encode()
+            parts = statement.split("%b")
+            text = "".join(f"{part}${place}" for place, part in enumerate(parts[:-1], 1)) + parts[-1]
+            self.pgconn.send_prepare(name, text.encode())
+            self._answer()
+            self.names[statement] = name
+        packed = [None if value is None else _PACKED[type(value)](value) for value in values]
+        self.pgconn.send_query_prepared(name, packed, [Format.BINARY] * len(packed), Format.BINARY)
+        return self._answer().command_tuples or 0
+
+    def _answer(self) -> PGresult:
+        # A server that ends amid a statement gives two: why it ends, and that it is gone.
+        results: list[PGresult] = self.wait(execute(self.pgconn))
+        for result in results:
+            if result.status != ExecStatus.COMMAND_OK:
+                raise error_from_result(result, self.info.encoding)
+        return results[-1]
 
     @cached_property
     def steady(self) -> psycopg.Cursor[Any]:
@@ -56,6 +99,14 @@ class Link(psycopg.Connection[Any]):
         return bool(looker.poll(0))
 
 
+_PACKED: dict[type, Callable[[Any], bytes]] = {
+    int: struct.Struct(">q").pack,
+    float: struct.Struct(">d").pack,
+    str: str.encode,
+    bytes: bytes,
+}
+
+
 def open_link(parameters: dict[str, Any], *, prepare: bool, limit_s: float) -> Link:
     """A new connection in autocommit mode, sending every integer as int8.
 
@@ -65,6 +116,7 @@ def open_link(parameters: dict[str, Any], *, prepare: bool, limit_s: float) -> L
     link = Link.connect("", autocommit=True, prepare_threshold=2 if prepare else None, **parameters)
     link.limit_s = limit_s
     link.adapters.register_dumper(int, Int8BinaryDumper)
+    register(link)
     return link
 
 

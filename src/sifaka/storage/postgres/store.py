@@ -138,7 +138,7 @@ class PostgresStorage(Storage):
     def write(self, writes: Sequence[Write]) -> list[bool]:
         """Append all in one commit; False where one was refused."""
         if len(writes) == 1 and writes[0].opens is None and writes[0].change is None:
-            return [self._sessions.alter(say.APPEND_ONE, lone(writes[0].row)) == 1]
+            return [self._sessions.append(say.APPEND_ONE, lone(writes[0].row)) == 1]
         return self._carry_out(writing(writes), len(writes))
 
     def renew(self, renewals: Sequence[Renewal]) -> list[bool]:

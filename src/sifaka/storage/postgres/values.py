@@ -11,10 +11,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sifaka.storage.base import Change, Entry, Query, Renewal, Row, Write
-from sifaka.storage.postgres.statements import APPEND, ENTRY, OPEN, RENEW
+from sifaka.storage.postgres.statements import APPEND, APPEND_PLAIN, ENTRY, OPEN, RENEW
 
 __all__ = [
+    "Bools",
+    "Bytes",
+    "Floats",
+    "Integers",
     "Step",
+    "Texts",
     "entry_of",
     "incoming",
     "listing",
@@ -30,12 +35,41 @@ __all__ = [
 
 
 class Step(NamedTuple):
-    """A statement, its values, and the id (as it is stored) of each change in it, by the change's place."""
+    """A statement, its values, and by what it tells of each change in it, by the change's place.
+
+    That is the run's id (as it is stored), or the change's number in the statement.
+    """
 
     statement: str
     values: tuple[Any, ...]
-    keys: dict[int, str]
+    keys: dict[int, str] | dict[int, int]
 
+
+class Integers(list[int]):
+    """An array of the server's type bigint; the classes below likewise of theirs."""
+
+
+class Floats(list[float]):
+    """float8."""
+
+
+class Texts(list[str]):
+    """text."""
+
+
+class Bytes(list[bytes]):
+    """bytea."""
+
+
+class Bools(list[bool]):
+    """bool."""
+
+
+_ROW = (Texts, Integers, Integers, Integers, Floats, Integers, Integers, Integers)
+_CHANGE = (Bools, Texts, Texts, Texts, Floats, Floats, Bools)
+_ENTRY = (Texts, Integers, Bytes, Floats, Texts, Texts, Texts, Texts, Floats, Floats, Floats)
+_FIRST = (Integers, Integers, Floats, Integers, Integers, Bytes)
+_RENEWAL = (Texts, Integers, Bytes, Floats)
 
 _ESCAPED = re.compile("[\0\1]")
 _PAIR = re.compile("\1([\1\2])")
@@ -106,17 +140,28 @@ def _round(writes: Sequence[Write], places: Sequence[int]) -> Iterator[Step]:
     """One round's statements: appends to runs that are there, and runs that begin."""
     follow = [place for place in places if writes[place].opens is None]
     begin = [place for place in places if _begins(writes[place])]
-    for statement, values, chosen in ((APPEND, _append_values, follow), (OPEN, _open_values, begin)):
-        if chosen:
-            keys = {place: outgoing(writes[place].row.chain_id) for place in chosen}
-            yield Step(statement, _columns(values(writes[place]) for place in chosen), keys)
+    if follow:
+        yield _appending([writes[place] for place in follow], follow)
+    if begin:
+        keys = {place: outgoing(writes[place].row.chain_id) for place in begin}
+        yield Step(OPEN, _columns((*_ENTRY, *_FIRST), (_open_values(writes[place]) for place in begin)), keys)
+
+
+def _appending(writes: Sequence[Write], places: Sequence[int]) -> Step:
+    if all(write.change is None for write in writes):
+        statement, columns = APPEND_PLAIN, _columns(_ROW, map(_row_values, writes))
+    else:
+        statement, columns = APPEND, _columns((*_ROW, *_CHANGE), map(_append_values, writes))
+    frames = Bytes(write.row.frame for write in writes)
+    return Step(statement, (*columns, frames), {place: number for number, place in enumerate(places, 1)})
 
 
 def lone(row: Row) -> tuple[Any, ...]:
     """The values of ``APPEND_ONE``."""
-    at = row.at if row.checkpoints else None
-    counts = (row.last - row.first + 1, row.checkpoints, row.raw, len(row.frame), at, at)
-    told = (row.last, row.first, row.token, row.at, row.checkpoints, row.raw, row.frame)
+    at = float(row.at)
+    checked_at = at if row.checkpoints else None
+    counts = (row.last - row.first + 1, row.checkpoints, row.raw, len(row.frame), checked_at, checked_at)
+    told = (row.last, row.first, row.token, at, row.checkpoints, row.raw, row.frame)
     return (row.last, *counts, outgoing(row.chain_id), row.token, row.first - 1, *told)
 
 
@@ -128,17 +173,16 @@ def _begins(write: Write) -> bool:
 _UNCHANGED = Change("running", 0.0)
 
 
+def _row_values(write: Write) -> tuple[Any, ...]:
+    row = write.row
+    key = outgoing(row.chain_id)
+    return key, row.token, row.first, row.last, row.at, row.checkpoints, row.raw, len(row.frame)
+
+
 def _append_values(write: Write) -> tuple[Any, ...]:
-    row, change = write.row, write.change or _UNCHANGED
+    change = write.change or _UNCHANGED
     return (
-        outgoing(row.chain_id),
-        row.token,
-        row.first,
-        row.last,
-        row.at,
-        row.checkpoints,
-        row.raw,
-        row.frame,
+        *_row_values(write),
         write.change is not None,
         change.status,
         outgoing(change.reason),
@@ -180,7 +224,7 @@ def renewing(renewals: Sequence[Renewal]) -> list[Step]:
     for places in turns([one.chain_id for one in renewals]):
         keys = {place: outgoing(renewals[place].chain_id) for place in places}
         rows = [(keys[place], renewals[place]) for place in places]
-        columns = _columns((key, one.token, one.owner, float(one.until)) for key, one in rows)
+        columns = _columns(_RENEWAL, ((key, one.token, one.owner, one.until) for key, one in rows))
         found.append(Step(RENEW, columns, keys))
     return found
 
@@ -191,8 +235,8 @@ def replacing(no: int, row: Row, less: tuple[int, int, int]) -> tuple[Any, ...]:
     return (*told, *less, no)
 
 
-def _columns(rows: Iterable[tuple[Any, ...]]) -> tuple[list[Any], ...]:
-    return tuple(list(column) for column in zip(*rows, strict=True))
+def _columns(kinds: Sequence[type[list[Any]]], rows: Iterable[tuple[Any, ...]]) -> tuple[list[Any], ...]:
+    return tuple(kind(column) for kind, column in zip(kinds, zip(*rows, strict=True), strict=True))
 
 
 _PAGE = "ORDER BY updated_at DESC, id DESC LIMIT %b"

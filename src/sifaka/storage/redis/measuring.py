@@ -13,23 +13,23 @@ from typing import Any
 from sifaka.log.records import STATUSES
 from sifaka.storage.redis.link import Link
 from sifaka.storage.redis.packing import raw
-from sifaka.storage.redis.scripts import SUMS
+from sifaka.storage.redis.scripts import TOTALS
 
 __all__ = ["measure"]
 
 SAMPLES = 16
 """How many of the newest and of the oldest runs are measured to tell how much all take up."""
-_SHARED = (b"format", b"sums", b"cells", b"cells:names", b"time", b"cp:first", b"cp:last")
+_SHARED = (b"format", b"totals", b"cells", b"cells:names", b"time", b"cp:first", b"cp:last")
 
 
 def measure(link: Link, prefix: bytes) -> dict[str, Any]:
     """The counts and sizes that ``Storage.measure`` promises, of the keys that begin with ``prefix``."""
-    sums, oldest, newest, *counts = link.look(partial(_ask_sums, prefix))
-    records, checkpoints, raw_bytes, stored = (int(one or 0) for one in sums)
+    totals, oldest, newest, *counts = link.look(partial(_ask_totals, prefix))
+    records, checkpoints, raw_bytes, stored = TOTALS.unpack(totals or bytes(TOTALS.size))
     return {
         "total_checkpoints": checkpoints,
         "records": records,
-        "storage_size_bytes": link.look(partial(_memory, prefix, stored, sum(counts), records)),
+        "storage_size_bytes": link.look(partial(_memory, prefix, sum(counts))),
         "raw_bytes": raw_bytes,
         "stored_bytes": stored,
         "oldest_checkpoint": oldest[0][1] if oldest else None,
@@ -38,9 +38,9 @@ def measure(link: Link, prefix: bytes) -> dict[str, Any]:
     }
 
 
-def _ask_sums(prefix: bytes, client: Any) -> Any:
+def _ask_totals(prefix: bytes, client: Any) -> Any:
     pipe = client.pipeline(transaction=True)  # as one: the numbers belong together
-    pipe.hmget(prefix + b"sums", SUMS)
+    pipe.get(prefix + b"totals")
     pipe.zrange(prefix + b"cp:first", 0, 0, withscores=True)
     pipe.zrange(prefix + b"cp:last", -1, -1, withscores=True)
     for status in STATUSES:
@@ -48,8 +48,8 @@ def _ask_sums(prefix: bytes, client: Any) -> Any:
     return pipe.execute()
 
 
-def _memory(prefix: bytes, stored: int, runs: int, records: int, client: Any) -> int:
-    """Bytes of the server's memory, about: the frames, and what is kept around each run and record."""
+def _memory(prefix: bytes, runs: int, client: Any) -> int:
+    """Bytes of the server's memory, about: all runs are taken to be like those looked at."""
     pipe = client.pipeline(transaction=False)
     pipe.zrange(prefix + b"time", 0, SAMPLES - 1)
     pipe.zrevrange(prefix + b"time", 0, SAMPLES - 1)
@@ -60,14 +60,7 @@ def _memory(prefix: bytes, stored: int, runs: int, records: int, client: Any) ->
     for chain_id in sampled:
         pipe.memory_usage(prefix + b"run:" + chain_id)
         pipe.memory_usage(prefix + b"log:" + chain_id)
-        pipe.hmget(prefix + b"run:" + chain_id, "stored", "records")
-    answers = pipe.execute()
-    sums = answers[2::3]
-    around_runs = _sum(answers[::3])
-    around_records = max(0, _sum(answers[1::3]) - _sum(frames for frames, _ in sums))
-    in_runs = around_runs * runs // max(1, len(sampled))
-    in_logs = around_records * records // max(1, _sum(count for _, count in sums))
-    return stored + _sum(shared) + in_runs + in_logs
+    return _sum(shared) + _sum(pipe.execute()) * runs // max(1, len(sampled))
 
 
 def _sum(numbers: Iterable[Any]) -> int:

@@ -7,13 +7,14 @@ holds but a question may ask for, is kept apart from everything else.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 from sifaka.log.records import Status
 from sifaka.storage.base import Change, Entry, Query, Row, Write
 from sifaka.storage.redis.scripts import HEADER
 
 __all__ = [
+    "command",
     "cursor",
     "number",
     "pack_query",
@@ -36,6 +37,11 @@ def text(value: bytes) -> str:
     return value.decode("utf-8", "surrogatepass")
 
 
+def command(parts: Sequence[bytes]) -> bytes:
+    """A command as it travels. The library's own packing takes several times as long for many small parts."""
+    return b"".join([b"*%d\r\n" % len(parts), *[b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]])
+
+
 def pack_row(row: Row) -> bytes:
     """A row as a member of its run's sorted set."""
     return HEADER.pack(row.first, row.last, row.token, row.at, row.checkpoints, row.raw) + row.frame
@@ -47,14 +53,18 @@ def read_row(chain_id: str, member: bytes) -> Row:
     return Row(chain_id, first, last, token, at, checkpoints, member[HEADER.size :], raw_size)
 
 
-def pack_write(write: Write) -> list[Any]:
+def pack_write(write: Write) -> list[bytes]:
     """One compare-and-append: what to compare, the row, and what to set in the run's entry."""
     row, change, opens = write.row, write.change, write.opens
+    place = b"%d" % row.token, b"%d" % (row.first - 1), b"%d" % row.last
+    given = [raw(row.chain_id), pack_row(row), *place]
+    if opens is None and change is None:
+        return [*given, b"0", b"0"]
     fields = {} if opens is None else _pack_entry(opens)
     if change is not None:
         fields |= _pack_change(change)
-    pairs = (part for field in fields.items() for part in field)
-    return [raw(row.chain_id), pack_row(row), int(opens is not None), len(fields), *pairs]
+    pairs = (part for name, value in fields.items() for part in (name.encode(), value))
+    return [*given, b"0" if opens is None else b"1", b"%d" % len(fields), *pairs]
 
 
 def _pack_change(change: Change) -> dict[str, bytes]:
@@ -103,7 +113,7 @@ def read_entry(chain_id: str, fields: Sequence[bytes]) -> Entry:
     )
 
 
-def pack_query(query: Query, after: tuple[bytes, bytes] | None, limit: int, budget: int) -> list[Any]:
+def pack_query(query: Query, after: tuple[bytes, bytes] | None, limit: int, budget: int) -> list[bytes]:
     """A listing's next step: behind ``after`` (time and id), ``limit`` entries, ``budget`` looked at."""
     before, since = query.updated_before, query.updated_since
     wanted = (
@@ -113,8 +123,8 @@ def pack_query(query: Query, after: tuple[bytes, bytes] | None, limit: int, budg
         None if since is None else number(since),
         *(after or (None, None)),
     )
-    statuses = () if query.statuses is None else ("statuses", *map(raw, query.statuses))
-    return [*(b"" if one is None else b"=" + one for one in wanted), limit, budget, *statuses]
+    statuses = () if query.statuses is None else (b"statuses", *map(raw, query.statuses))
+    return [*(b"" if one is None else b"=" + one for one in wanted), b"%d" % limit, b"%d" % budget, *statuses]
 
 
 def cursor(entry: Entry) -> tuple[bytes, bytes]:

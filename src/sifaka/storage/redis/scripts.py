@@ -4,13 +4,13 @@ All keys begin with ``{namespace}:``, so that they lie in one slot of a cluster:
 
 ===============  =========  ==========================================================================
 ``format``       string     the schema's version
-``run:ID``       hash       the entry, with the run's own sums
+``run:ID``       hash       the entry, with the times of the run's first and last checkpoint
 ``log:ID``       sorted set the rows, each a packed header and its frame; score: its last record
 ``time``         sorted set ids of all runs; score: when the run was changed last
 ``status:S``     sorted set the same, of one status; ``group:G`` and ``label:L`` likewise
 ``cp:first``     sorted set ids of runs that hold checkpoints; score: the oldest one's time
 ``cp:last``      sorted set the same; score: the newest one's time
-``sums``         hash       records, checkpoints, raw and stored bytes of all runs
+``totals``       string     records, checkpoints, raw and stored bytes of all runs, packed: eight bytes each
 ``cells``        hash       name to version (eight bytes) and value
 ``cells:names``  sorted set the names, all of score 0, so that they are sorted by their bytes
 ===============  =========  ==========================================================================
@@ -30,7 +30,7 @@ __all__ = [
     "FORMAT",
     "FORMAT_ERROR",
     "HEADER",
-    "SUMS",
+    "TOTALS",
     "VERSION",
     "Script",
     "claim",
@@ -64,7 +64,8 @@ ENTRY_FIELDS = (
     "last",
 )
 """The fields of a run's hash that are its entry, in the order of Entry behind the id."""
-SUMS = ("records", "checkpoints", "raw", "stored")
+TOTALS = struct.Struct(">QQQQ")
+"""The records, checkpoints, raw and stored bytes of all runs."""
 
 
 class Script:
@@ -73,8 +74,8 @@ class Script:
     __slots__ = ("sha", "text")
 
     def __init__(self, text: str) -> None:
-        self.text = text
-        self.sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
+        self.text = text.encode()
+        self.sha = sha1(self.text, usedforsecurity=False).hexdigest().encode()
 
 
 _BEGIN = f"""
@@ -83,79 +84,100 @@ local call = redis.call
 local found = call('GET', KEYS[1])
 if found and found ~= '{FORMAT}' then return redis.error_reply('{FORMAT_ERROR} ' .. found) end
 """
-_SUMS = """
-local function text(number) return string.format('%.0f', number) end
-local SUMS = {'records', 'checkpoints', 'raw', 'stored'}
-local function add_to_sums(by)
-  local is, set = call('HMGET', P .. 'sums', unpack(SUMS)), {}
-  for n, name in ipairs(SUMS) do
-    set[2 * n - 1], set[2 * n] = name, text((tonumber(is[n]) or 0) + by[n])
-  end
-  call('HSET', P .. 'sums', unpack(set))
+_TOTALS = """
+local TOTALS = '>I8I8I8I8'
+local function add_to_totals(records, checkpoints, raw, stored)
+  local is, r, c, w, s = call('GET', P .. 'totals'), 0, 0, 0, 0
+  if is then r, c, w, s = struct.unpack(TOTALS, is) end
+  call('SET', P .. 'totals', struct.pack(TOTALS, r + records, c + checkpoints, w + raw, s + stored))
 end
 """
 
+_EACH = """
+local function each(log, from, to, visit)
+  local rows = call('ZRANGEBYSCORE', log, from, to, 'LIMIT', 0, 128)
+  while #rows > 0 do
+    local end_at
+    for _, row in ipairs(rows) do
+      local row_first, row_last, _, at, checkpoints, raw, frame = struct.unpack('>I8I8I8dI4I8', row)
+      end_at = row_last
+      visit(row_first, row_last, at, checkpoints, raw, #row - frame + 1)
+    end
+    rows = call('ZRANGEBYSCORE', log, '(' .. string.format('%.0f', end_at), to, 'LIMIT', 0, 128)
+  end
+end
+"""
+
+# An append that changes nothing in the run's entry, as nearly all do, takes three commands. `last` travels as
+# text beside the packed row: to make texts of numbers costs more here than a command does.
 write = Script(
     _BEGIN
-    + _SUMS
+    + _TOTALS
     + """
 local function moves(kind, id, old, new, at)
   if old and old ~= '' and old ~= new then call('ZREM', P .. kind .. old, id) end
   if new ~= '' then call('ZADD', P .. kind .. new, at, id) end
 end
 
-local function checkpointed(id, run, at, oldest, newest)
-  if not oldest or tonumber(at) < tonumber(oldest) then
-    call('HSET', run, 'cp_first', at)
-    call('ZADD', P .. 'cp:first', at, id)
-  end
-  if not newest or tonumber(at) > tonumber(newest) then
-    call('HSET', run, 'cp_last', at)
-    call('ZADD', P .. 'cp:last', at, id)
+local function change(id, run, new, set)
+  local was = new.updated_at and call('HMGET', run, 'status', 'group', 'label')
+  call('HSET', run, unpack(set))
+  if was then
+    call('ZADD', P .. 'time', new.updated_at, id)
+    moves('status:', id, was[1], new.status, new.updated_at)
+    moves('group:', id, was[2], new.group, new.updated_at)
+    moves('label:', id, was[3], new.label or was[3], new.updated_at)
   end
 end
 
-local replies, total = {}, {0, 0, 0, 0}
+local function checkpointed(id, run, at)
+  local is = call('HMGET', run, 'cp_first', 'cp_last')
+  local written = string.format('%.17g', at)
+  if not is[1] or at < tonumber(is[1]) then
+    call('HSET', run, 'cp_first', written)
+    call('ZADD', P .. 'cp:first', written, id)
+  end
+  if not is[2] or at > tonumber(is[2]) then
+    call('HSET', run, 'cp_last', written)
+    call('ZADD', P .. 'cp:last', written, id)
+  end
+end
+
+local replies, n = {}, 0
+local all_records, all_checkpoints, all_raw, all_stored = 0, 0, 0, 0
 local i = 1
-while i <= #ARGV do
-  local id, member, opens, count = ARGV[i], ARGV[i + 1], ARGV[i + 2] == '1', tonumber(ARGV[i + 3])
-  local new, set = {}, {unpack(ARGV, i + 4, i + 3 + 2 * count)}
-  for n = 1, #set, 2 do new[set[n]] = set[n + 1] end
-  i = i + 4 + 2 * count
-  local first, last, token, at, checkpoints, raw, frame = struct.unpack('>I8I8I8dI4I8', member)
-  local sums = {last - first + 1, checkpoints, raw, #member - frame + 1}
-  local before = text(first - 1)
-  token, last = text(token), text(last)
+while ARGV[i] do
+  local id, member, token, before, last = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+  local count = tonumber(ARGV[i + 6])
   local run = P .. 'run:' .. id
-  local is = call('HMGET', run, 'token', 'last', 'status', 'group', 'label', 'cp_first', 'cp_last',
-                  'records', 'checkpoints', 'raw', 'stored')
+  local is = call('HMGET', run, 'token', 'last')
   local fits = is[1] == token and is[2] == before
-  if opens then fits = not is[1] and new.token == token and new.last == before end
+  local new, set
+  if count > 0 then
+    new, set = {}, {unpack(ARGV, i + 7, i + 6 + 2 * count)}
+    for k = 1, #set, 2 do new[set[k]] = set[k + 1] end
+    if ARGV[i + 5] == '1' then fits = not is[1] and new.token == token and new.last == before end
+  end
   if fits then
     if not found then
       call('SET', KEYS[1], FORMAT)
       found = true
     end
+    local first, last_number, _, at, checkpoints, raw, frame = struct.unpack('>I8I8I8dI4I8', member)
     call('ZADD', P .. 'log:' .. id, last, member)
-    for n, name in ipairs(SUMS) do
-      set[#set + 1] = name
-      set[#set + 1] = text((tonumber(is[7 + n]) or 0) + sums[n])
-      total[n] = total[n] + sums[n]
+    if new then
+      change(id, run, new, set)
     end
-    set[#set + 1] = 'last'
-    set[#set + 1] = last
-    call('HSET', run, unpack(set))
-    if new.updated_at then
-      call('ZADD', P .. 'time', new.updated_at, id)
-      moves('status:', id, is[3], new.status, new.updated_at)
-      moves('group:', id, is[4], new.group, new.updated_at)
-      moves('label:', id, is[5], new.label or is[5], new.updated_at)
-    end
-    if checkpoints > 0 then checkpointed(id, run, string.format('%.17g', at), is[6], is[7]) end
+    call('HSET', run, 'last', last)
+    if checkpoints > 0 then checkpointed(id, run, at) end
+    all_records, all_checkpoints = all_records + last_number - first + 1, all_checkpoints + checkpoints
+    all_raw, all_stored = all_raw + raw, all_stored + #member - frame + 1
   end
-  replies[#replies + 1] = fits and 1 or 0
+  n = n + 1
+  replies[n] = fits and 1 or 0
+  i = i + 7 + 2 * count
 end
-add_to_sums(total)
+if all_records > 0 then add_to_totals(all_records, all_checkpoints, all_raw, all_stored) end
 return replies
 """.replace("FORMAT", f"'{FORMAT}'")
 )
@@ -187,49 +209,40 @@ return replies
 
 delete = Script(
     _BEGIN
-    + _SUMS
+    + _TOTALS
+    + _EACH
     + """
 local records, checkpoints, raw, stored = 0, 0, 0, 0
+local function count(row_first, row_last, _, row_checkpoints, row_raw, row_stored)
+  records, checkpoints = records + (row_last - row_first + 1), checkpoints + row_checkpoints
+  raw, stored = raw + row_raw, stored + row_stored
+end
 for i = 1, #ARGV, 2 do
   local id, run = ARGV[i], P .. 'run:' .. ARGV[i]
-  local is = call('HMGET', run, 'token', 'status', 'group', 'label', 'records', 'checkpoints', 'raw',
-                  'stored')
+  local is = call('HMGET', run, 'token', 'status', 'group', 'label')
   if is[1] == ARGV[i + 1] then
+    each(P .. 'log:' .. id, '-inf', '+inf', count)
     call('UNLINK', run, P .. 'log:' .. id)
     for _, key in ipairs({'time', 'cp:first', 'cp:last', 'status:' .. is[2], 'group:' .. is[3],
                           'label:' .. is[4]}) do
       call('ZREM', P .. key, id)
     end
-    records, checkpoints = records + (tonumber(is[5]) or 0), checkpoints + (tonumber(is[6]) or 0)
-    raw, stored = raw + (tonumber(is[7]) or 0), stored + (tonumber(is[8]) or 0)
   end
 end
-add_to_sums({-records, -checkpoints, -raw, -stored})
+if records > 0 then add_to_totals(-records, -checkpoints, -raw, -stored) end
 return checkpoints
 """
 )
 
 trim = Script(
     _BEGIN
-    + _SUMS
+    + _TOTALS
+    + _EACH
     + """
 local id, token, first, last, member = unpack(ARGV)
 local run, log = P .. 'run:' .. id, P .. 'log:' .. id
 
-local function each(from, to, visit)
-  local rows = call('ZRANGEBYSCORE', log, from, to, 'LIMIT', 0, 128)
-  while #rows > 0 do
-    local end_at
-    for _, row in ipairs(rows) do
-      local row_first, row_last, _, at, checkpoints, raw, frame = struct.unpack('>I8I8I8dI4I8', row)
-      end_at = row_last
-      visit(row_first, row_last, at, checkpoints, raw, #row - frame + 1)
-    end
-    rows = call('ZRANGEBYSCORE', log, '(' .. text(end_at), to, 'LIMIT', 0, 128)
-  end
-end
-
-local is = call('HMGET', run, 'token', 'last', 'records', 'checkpoints', 'raw', 'stored')
+local is = call('HMGET', run, 'token', 'last')
 if is[1] ~= token or tonumber(last) >= tonumber(is[2]) then return false end
 local begins, ends
 local records, checkpoints, raw, stored = 0, 0, 0, 0
@@ -239,7 +252,7 @@ local function subtract(row_first, row_last, _, row_checkpoints, row_raw, row_st
   records, checkpoints = records - (row_last - row_first + 1), checkpoints - row_checkpoints
   raw, stored = raw - row_raw, stored - row_stored
 end
-each(first, last, subtract)
+each(log, first, last, subtract)
 if begins ~= tonumber(first) or ends ~= tonumber(last) then return false end
 local removed = -checkpoints
 local new_first, new_last, _, _, new_checkpoints, new_raw, frame = struct.unpack('>I8I8I8dI4I8', member)
@@ -248,12 +261,10 @@ raw, stored = raw + new_raw, stored + (#member - frame + 1)
 
 call('ZREMRANGEBYSCORE', log, first, last)
 call('ZADD', log, last, member)
-call('HSET', run, 'records', text(is[3] + records), 'checkpoints', text(is[4] + checkpoints),
-     'raw', text(is[5] + raw), 'stored', text(is[6] + stored))
-add_to_sums({records, checkpoints, raw, stored})
+add_to_totals(records, checkpoints, raw, stored)
 if removed > 0 or new_checkpoints > 0 then
   local oldest, newest
-  each('-inf', '+inf', function(_, _, at, held)
+  each(log, '-inf', '+inf', function(_, _, at, held)
     if held > 0 then oldest, newest = math.min(oldest or at, at), math.max(newest or at, at) end
   end)
   if oldest then

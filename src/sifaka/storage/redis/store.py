@@ -183,7 +183,7 @@ class RedisStorage(Storage):
 
     # Hooks ---------------------------------------------------------------------------------
 
-    def _run(self, script: scripts.Script, args: Sequence[Any]) -> Any:
+    def _run(self, script: scripts.Script, args: Sequence[bytes]) -> Any:
         return self._ready().run(script, self._format_key, args)
 
     def write(self, writes: Sequence[Write]) -> list[bool]:
@@ -259,29 +259,30 @@ class RedisStorage(Storage):
 
     def claim(self, chain_id: str, token: int, owner: bytes, until: float) -> bool:
         """Make ``owner`` the owner under ``token + 1``, if the token still is ``token``."""
-        args = (raw(chain_id), token, owner, number(until), token + 1)
+        args = (raw(chain_id), b"%d" % token, owner, number(until), b"%d" % (token + 1))
         return bool(self._run(scripts.claim, args))
 
     def renew(self, renewals: Sequence[Renewal]) -> list[bool]:
         """Renew leases, or give them back, in one commit."""
-        args: list[Any] = []
+        args: list[bytes] = []
         for one in renewals:
-            args += (raw(one.chain_id), one.token, one.owner, number(one.until))
+            args += (raw(one.chain_id), b"%d" % one.token, one.owner, number(one.until))
         return [kept == 1 for kept in self._run(scripts.renew, args)]
 
     def delete(self, entries: Sequence[Entry]) -> int:
         """Remove runs with all their records; the number of checkpoints removed."""
         removed = 0
         for start in range(0, len(entries), RUNS_A_DELETE):
-            args: list[Any] = []
+            args: list[bytes] = []
             for one in entries[start : start + RUNS_A_DELETE]:
-                args += (raw(one.chain_id), one.token)
+                args += (raw(one.chain_id), b"%d" % one.token)
             removed += self._run(scripts.delete, args)
         return removed
 
     def trim(self, row: Row) -> int | None:
         """Put ``row`` in place of the rows in its range; the number of checkpoints removed."""
-        args = (raw(row.chain_id), row.token, row.first, row.last, pack_row(row))
+        place = (b"%d" % one for one in (row.token, row.first, row.last))
+        args = (raw(row.chain_id), *place, pack_row(row))
         removed: int | None = self._run(scripts.trim, args)
         return removed
 

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sifaka.errors import MissingExtraError
-from sifaka.storage.database_file import make_private, transaction
+from sifaka.storage.database_file import (
+    close_dropped,
+    drop_cursors,
+    leave_to_parent,
+    make_private,
+    transaction,
+)
 from sifaka.storage.locks import LibraryLock
 from sifaka.storage.similarity import (
     Case,
@@ -75,7 +81,6 @@ class EmbeddedSimilarity(Similarity):
         self._lock = LibraryLock()
         self._pid = 0
         self._connection: sqlite3.Connection | None = None
-        self._inherited: list[sqlite3.Connection] = []
         self._seen = -1
         self._numbers: NDArray[np.int64]
         self._vectors: NDArray[np.float32]
@@ -91,13 +96,13 @@ class EmbeddedSimilarity(Similarity):
             try:
                 yield self._connected()
             except sqlite3.Error as error:
+                drop_cursors(error)
                 raise SimilarityError(f"the cases in {self.path or 'memory'}: {error}") from error
 
     def _connected(self) -> sqlite3.Connection:
         connection = self._connection
-        if connection is not None and self.path is not None and self._pid != os.getpid():
-            # Opened before a fork: using or closing it here could harm the parent's locks.
-            self._inherited.append(connection)
+        if connection is not None and not self._is_ours():
+            leave_to_parent(connection)
             connection = None
         if connection is None:
             connection = self._open()
@@ -148,9 +153,18 @@ class EmbeddedSimilarity(Similarity):
     def close(self) -> None:
         """Close the file; cases in memory are gone."""
         with self._lock:
-            if self._connection is not None and self._pid == os.getpid():
-                self._connection.close()
-            self._connection = None
+            connection, self._connection = self._connection, None
+            close_dropped(connection, self._lock, is_ours=self._is_ours())
+
+    def _is_ours(self, getpid: Callable[[], int] = os.getpid) -> bool:
+        """Whether the connection is this process's: one in memory is, also after a fork."""
+        return self.path is None or self._pid == getpid()
+
+    def __del__(self, close: Any = close_dropped) -> None:
+        # Bound above: as the interpreter ends, the module's own names may be gone.
+        connection: sqlite3.Connection | None = self.__dict__.get("_connection")
+        if connection is not None:
+            close(connection, self._lock, is_ours=self._is_ours())
 
     # Writing -------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from sifaka.clock import Clock, SystemClock
 from sifaka.errors import StorageError, StoreUnreachableError, UnstorableError
 from sifaka.storage.base import Cell, Durability, Entry, Query, Renewal, Row, Storage, Write, paged_rows
-from sifaka.storage.database_file import transaction
+from sifaka.storage.database_file import close_dropped, drop_cursors, leave_to_parent, transaction
 from sifaka.storage.locks import LibraryLock
 from sifaka.storage.sqlite.opening import (
     BUSY_S,
@@ -77,7 +77,6 @@ class SQLiteStorage(Storage):
         self._lock = LibraryLock()
         self._pid = 0
         self._connection: sqlite3.Connection | None = None
-        self._inherited: list[sqlite3.Connection] = []
         self._commits = 0
         self._file = (0, 0)
         if os.path.basename(self.path) == ":memory:":
@@ -99,6 +98,7 @@ class SQLiteStorage(Storage):
             except UnicodeEncodeError as error:
                 raise UnstorableError(f"{self.url} cannot hold lone surrogates: {error}") from error
             except (sqlite3.Error, UnicodeDecodeError) as error:  # it cannot decode some of its own messages
+                drop_cursors(error)
                 if is_broken(error):
                     self.reset()
                 kind = BusyError if is_busy(error) else StorageError
@@ -108,8 +108,7 @@ class SQLiteStorage(Storage):
         connection = self._connection
         if connection is None or self._pid != os.getpid():
             if connection is not None:
-                # Opened before a fork: using or closing it here could harm the parent's locks.
-                self._inherited.append(connection)
+                leave_to_parent(connection)
             self._connection = connection = open_file(self.path, self.url, create=self._create)
             self._pid, self._commits = os.getpid(), 0
             self._file = identity(self.path)
@@ -128,19 +127,17 @@ class SQLiteStorage(Storage):
         """Close the connection: after a failed sync it is never trusted again."""
         with self._lock:
             connection, self._connection = self._connection, None
-            if connection is not None and self._pid == os.getpid():
-                connection.close()
+            close_dropped(connection, self._lock, is_ours=self._pid == os.getpid())
 
     def close(self) -> None:
         """Close the connection; the next use opens it again."""
         self.reset()
 
-    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:
+    def __del__(self, getpid: Callable[[], int] = os.getpid, close: Any = close_dropped) -> None:
         # Bound above: as the interpreter ends, the module's own names may be gone.
         connection: sqlite3.Connection | None = self.__dict__.get("_connection")
-        if connection is not None and self._pid == getpid():
-            with self._lock:  # no fork may come while SQLite holds locks of its own
-                connection.close()
+        if connection is not None:
+            close(connection, self._lock, is_ours=self._pid == getpid())
 
     # Hooks ---------------------------------------------------------------------------------
 
