@@ -18,6 +18,7 @@ from sifaka.recovery.calibration import calibrate, isotonic
 from sifaka.recovery.candidates import candidates
 from sifaka.recovery.costs import index_usd
 from sifaka.recovery.counts import HALF_LIFE_S, MEMORY_HERE, VALUES_MAX, Outcome, Row, add_all, value_key
+from sifaka.recovery.counts import elsewhere as as_elsewhere
 from sifaka.recovery.knowledge import IGNORANCE, Knowledge, Tuning, kernel, similar_counts
 from sifaka.recovery.posterior import Beta, Count, after_failures, posterior, probability_below
 from sifaka.recovery.priors import APPLIES_WHEN, PRIORS, SKIP_LOSS
@@ -37,16 +38,16 @@ def at(kind="timeout", operation="criticism", iteration=1, message="it failed", 
 
 
 def known(here=(), elsewhere=(), step="criticism", now=0.0, **more):
-    """Knowledge from (action, worked, tried) triples: in this context, and at this step in other contexts."""
-
-    def rows(triples):
-        found = {}
-        for action, worked, tried in triples:
-            outcomes = [Outcome(action, n < worked, now) for n in range(tried)]
-            found = add_all(found, outcomes, HALF_LIFE_S, inf)
-        return found
-
-    return Knowledge(here=rows(here), steps={step: rows([*here, *elsewhere])}, step=step, now=now, **more)
+    """Knowledge from (action, worked, tried) triples: of this context, and of others at this step."""
+    mine, wide = {}, {}
+    for action, worked, tried in here:
+        for n in range(tried):
+            one = Outcome(action, n < worked, now)
+            wide = add_all(wide, [as_elsewhere(one, mine, HALF_LIFE_S)], HALF_LIFE_S, inf)
+            mine = add_all(mine, [one], HALF_LIFE_S, inf)
+    for action, worked, tried in elsewhere:  # each of another context
+        wide = add_all(wide, [Outcome(action, n < worked, now) for n in range(tried)], HALF_LIFE_S, inf)
+    return Knowledge(here=mine, steps={step: wide}, step=step, now=now, **more)
 
 
 def find(actions, strategy, *names):
@@ -172,6 +173,24 @@ def test_a_posterior_is_a_probability_whatever_was_counted(prior, rungs):
     for depth in (1, 2, 3):
         found = posterior([prior] * depth, [list(rung) for rung in rungs])
         assert 0 < found.mean < 1
+
+
+def test_one_busy_context_says_less_of_another_than_many_do():
+    wide = {}
+    for busy in (True, False):
+        here, rows = {}, {}
+        for _ in range(30):
+            one = Outcome(RETRY, False, 0.0)
+            rows = add_all(rows, [as_elsewhere(one, here, HALF_LIFE_S)], HALF_LIFE_S, inf)
+            here = add_all(here, [one], HALF_LIFE_S, inf) if busy else {}
+        wide[busy] = rows
+    one, many = (
+        find(rank(at(), Knowledge(steps={"criticism": wide[busy]})), RETRY) for busy in (True, False)
+    )
+    prior = PRIORS["timeout"][0].confidence
+    assert prior > one.confidence > many.confidence + 0.1
+    assert wide[True][RETRY][0].tried < 5
+    assert wide[False][RETRY][0].tried == 30
 
 
 # Counting and forgetting -------------------------------------------------------------------

@@ -30,11 +30,17 @@ class Candidate(NamedTuple):
 
     strategy: RecoveryStrategy
     prior: float
+    prior_in_bad_hour: float
     why: str
     parameters: dict[str, Any]
     loss: float
     loses: str
     key: str
+
+    @property
+    def switches(self) -> bool:
+        """Whether it asks another model."""
+        return bool({"model", "models"} & self.parameters.keys())
 
     @property
     def is_harmless(self) -> bool:
@@ -88,6 +94,7 @@ def _candidate(line: Prior, setting: Setting, at: Situation) -> Candidate:
     return Candidate(
         line.strategy,
         line.confidence,
+        line.confidence if line.in_bad_hour is None else line.in_bad_hour,
         setting.why or line.why,
         setting.parameters,
         loss,
@@ -113,7 +120,9 @@ def _apply_rule(rule: Rule, at: Situation, found: dict[str, Candidate], refused:
         refused.append(NotOffered(rule.strategy, rule.why))
         return
     loses = rule.loses or _work_thrown_away(rule.strategy, at)
-    found[key] = Candidate(rule.strategy, rule.confidence, rule.why, settings, rule.loss, loses, key)
+    found[key] = Candidate(
+        rule.strategy, rule.confidence, rule.confidence, rule.why, settings, rule.loss, loses, key
+    )
 
 
 def _impossible(strategy: RecoveryStrategy, at: Situation) -> str:

@@ -8,7 +8,9 @@ alternative", Econometrica 47, 1979). Equal v makes that an order by falling p/c
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from sifaka.recovery.actions import RecoveryStrategy
 from sifaka.recovery.counts import Row
@@ -28,6 +30,10 @@ CALLS_AN_ITERATION = 3
 """How many calls an iteration is thought to take where nothing is known: a text, a verdict, a criticism."""
 
 
+NOTHING_SET: Mapping[str, Any] = MappingProxyType({})
+NOT_SEEN = Row()
+
+
 class Cost(NamedTuple):
     """What an attempt is expected to cost; ``wait_s`` is the part of ``seconds`` that is waited first."""
 
@@ -45,33 +51,70 @@ def index_usd(probability: float, cost_usd: float, worth_usd: float) -> float:
     return worth_usd - cost_usd / max(probability, 1e-6)
 
 
-def work_of(strategy: RecoveryStrategy, at: Situation, *, switches: bool, seen: Row) -> Cost:
+def work_of(
+    strategy: RecoveryStrategy,
+    at: Situation,
+    *,
+    switches: bool = False,
+    parameters: Mapping[str, Any] = NOTHING_SET,
+    seen: Row = NOT_SEEN,
+    chance: float = 0.5,
+) -> Cost:
     """The expected cost of an attempt: what such attempts took; where few did, what this run's calls took.
 
-    ``switches`` says that another model is asked, for which nobody has to wait. ``seen`` is what was counted.
+    An attempt that fails may take far longer than one that works, so its ``chance`` counts. ``switches`` says
+    that another model is asked, ``parameters`` are what is set, ``seen`` is what was counted of such
+    attempts.
     """
-    usd, seconds = _of_this_run(strategy, at)
-    usd = (usd * STRENGTH + seen.cost_usd) / (STRENGTH + seen.tried)
-    seconds = (seconds * STRENGTH + seen.seconds) / (STRENGTH + seen.tried)
+    again_usd, again_s = _done_again(strategy, at)
+    works_s, fails_s = _seconds_of_a_call(strategy, at, parameters)
+    call_usd = at.spent_usd / at.calls if at.calls and strategy is not _S.SKIP_TO_NEXT_STEP else 0.0
+    usd = again_usd + call_usd
+    failed = seen.tried - seen.worked
+    seen_usd, seen_s = seen.cost_usd - seen.worked_usd, seen.seconds - seen.worked_s
+    works = _blended((usd, again_s + works_s), (seen.worked_usd, seen.worked_s), seen.worked)
+    fails = _blended((usd, again_s + fails_s), (seen_usd, seen_s), failed)
+    usd, seconds = (chance * one + (1 - chance) * other for one, other in zip(works, fails, strict=True))
     wait_s = 0.0 if switches else expected_wait_s(strategy, at)
     return Cost(usd, seconds + wait_s, wait_s)
 
 
-def _of_this_run(strategy: RecoveryStrategy, at: Situation) -> tuple[float, float]:
-    """US dollars and seconds, by this run's own averages: of a call, of an iteration, or of all so far."""
+def _blended(guess: tuple[float, float], seen: tuple[float, float], count: float) -> tuple[float, float]:
+    """Means of what was seen, with the guess for as much as a prior is worth."""
+    usd, seconds = (
+        (one * STRENGTH + other) / (STRENGTH + count) for one, other in zip(guess, seen, strict=True)
+    )
+    return usd, seconds
+
+
+def _seconds_of_a_call(
+    strategy: RecoveryStrategy, at: Situation, parameters: Mapping[str, Any]
+) -> tuple[float, float]:
+    """How long a call takes where it works, and where it fails, by what this run has seen."""
     if strategy is _S.SKIP_TO_NEXT_STEP:
-        return 0.0, SECONDS_MIN
-    call_usd = at.spent_usd / at.calls if at.calls else 0.0
-    known_s = at.failed_s or (at.active_s / at.calls if at.calls else SECONDS_UNKNOWN)
-    call_s = max(SECONDS_MIN, known_s)
+        return SECONDS_MIN, SECONDS_MIN
+    works = _worked_s(at) / at.calls if at.calls else at.failed_s or SECONDS_UNKNOWN
+    fails = at.failed_s or works
+    if at.fault.kind == "timeout":
+        fails = float(parameters.get("timeout_s", fails))  # it fails when that is over
+    return max(SECONDS_MIN, works), max(SECONDS_MIN, fails)
+
+
+def _worked_s(at: Situation) -> float:
+    """How long the run has worked, what failed at this step left out."""
+    return max(0.0, at.active_s - at.failed_s * (1 + len(at.tried)))
+
+
+def _done_again(strategy: RecoveryStrategy, at: Situation) -> tuple[float, float]:
+    """The work that is done again before the step is tried: US dollars and seconds."""
     iterations = at.position.iteration + 1
-    redone = {
+    share = {
         _S.RESTART_ITERATION: 1 / iterations,
         _S.RESTART_FROM_GENERATION: 1 / iterations,
         _S.FULL_RESTART: 1.0,
     }.get(strategy, 0.0)
-    all_s = max(at.active_s, max(at.calls, CALLS_AN_ITERATION * iterations) * SECONDS_MIN)
-    return call_usd + at.spent_usd * redone, call_s + all_s * redone
+    least_s = max(at.calls, CALLS_AN_ITERATION * iterations) * SECONDS_MIN
+    return at.spent_usd * share, max(_worked_s(at), least_s) * share
 
 
 class _Mean:

@@ -26,14 +26,15 @@ __all__ = [
     "count_of",
     "decode_contexts",
     "decode_steps",
+    "elsewhere",
     "encode",
     "from_old",
     "total",
     "value_key",
 ]
 
-HALF_LIFE_S = 14 * 86_400.0
-"""Two weeks: models, prompts and quotas change by the week; a provider's bad hour is over in hours."""
+HALF_LIFE_S = 7 * 86_400.0
+"""A week: models, prompts and quotas change by the week; a provider's bad hour is over in hours."""
 MEMORY_HERE = 20.0
 """How many outcomes a row of the nearest context remembers at most."""
 MEMORY_WIDE = 400.0
@@ -48,7 +49,8 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One action's outcomes after so many failures.
 
     ``tried``, ``worked``, ``cost_usd`` and ``seconds`` are sums discounted up to ``at`` (unix seconds);
-    ``tried_ever`` and ``worked_ever`` are plain counts, for people. ``values`` counts by what was set.
+    ``tried_ever`` and ``worked_ever`` are plain counts, for people. ``values`` counts by what was set;
+    ``worked_usd`` and ``worked_s`` are what those that worked took of the sums.
     """
 
     tried: float = 0.0
@@ -59,6 +61,8 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     cost_usd: float = 0.0
     seconds: float = 0.0
     values: dict[str, tuple[float, float]] = {}
+    worked_usd: float = 0.0
+    worked_s: float = 0.0
 
     def now(self, now: float, half_life_s: float) -> Row:
         """The row as it is worth at ``now``."""
@@ -77,38 +81,53 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
             self.cost_usd * keep,
             self.seconds * keep,
             {value: (tried * keep, worked * keep) for value, (tried, worked) in self.values.items()},
+            self.worked_usd * keep,
+            self.worked_s * keep,
         )
 
     def plus(self, one: Outcome, half_life_s: float, memory: float) -> Row:
         """The row with one more outcome."""
         row = self.now(one.at, half_life_s)
         row = Row(
-            row.tried + 1,
-            row.worked + one.success,
+            row.tried + one.weight,
+            row.worked + one.weight * one.success,
             row.at,
             row.tried_ever + 1,
             row.worked_ever + one.success,
-            row.cost_usd + one.cost_usd,
-            row.seconds + one.seconds,
+            row.cost_usd + one.weight * one.cost_usd,
+            row.seconds + one.weight * one.seconds,
             _counted(row.values, one) if one.value else row.values,
+            row.worked_usd + one.weight * one.cost_usd * one.success,
+            row.worked_s + one.weight * one.seconds * one.success,
         )
         return row._scaled(memory / row.tried, row.at) if row.tried > memory else row
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
-    """What came of one action, by its key; ``depth`` is how many failed before it at the same fault."""
+    """What came of one action, by its key; ``depth`` is how many failed before it at the same fault.
+
+    ``storm`` says that its provider had a bad hour. ``weight`` is less than 1 where it repeats what its
+    context has shown before.
+    """
 
     action: str
     success: bool
     at: float
     depth: int = 0
+    storm: bool = False
     value: str = ""
     cost_usd: float = 0.0
     seconds: float = 0.0
+    weight: float = 1.0
+
+    @property
+    def column(self) -> int:
+        """Its place among its action's rows."""
+        return min(self.depth, DEPTHS - 1) + DEPTHS * self.storm
 
 
 Rows = dict[str, tuple[Row, ...]]
-"""Action to its rows, by how many failures came before it."""
+"""Action to its rows: by how many failures came before it, in good hours; then the same in bad ones."""
 NO_ROWS: Rows = {}
 
 _steps = msgspec.msgpack.Decoder(dict[str, Rows])
@@ -125,7 +144,7 @@ def encode(tables: Mapping[str, Rows]) -> bytes:
     return _encoder.encode(tables)
 
 
-def from_old(value: bytes) -> dict[str, Rows]:
+def from_old(value: bytes, now: float) -> dict[str, Rows]:
     """Counts as version 0.1 kept them: by operation and strategy (tried, worked), of unknown age."""
     return {
         step: {
@@ -133,7 +152,7 @@ def from_old(value: bytes) -> dict[str, Rows]:
                 Row(
                     min(tried, MEMORY_WIDE),
                     worked * min(1.0, MEMORY_WIDE / max(tried, 1)),
-                    0.0,
+                    now,
                     tried,
                     worked,
                 ),
@@ -148,19 +167,26 @@ def add_all(rows: Rows, outcomes: Iterable[Outcome], half_life_s: float, memory:
     """The rows with these outcomes added."""
     found = dict(rows)
     for one in outcomes:
-        depths = list(found.get(one.action, ()))
-        depth = min(one.depth, DEPTHS - 1)
-        depths += [Row()] * (depth + 1 - len(depths))
-        depths[depth] = depths[depth].plus(one, half_life_s, memory)
-        found[one.action] = tuple(depths)
+        columns = list(found.get(one.action, ()))
+        columns += [Row()] * (one.column + 1 - len(columns))
+        columns[one.column] = columns[one.column].plus(one, half_life_s, memory)
+        found[one.action] = tuple(columns)
     return found
 
 
+def elsewhere(one: Outcome, here: Rows, half_life_s: float) -> Outcome:
+    """The outcome as broader contexts count it, after those that its own has shown before."""
+    columns = here.get(one.action, ())
+    tried = columns[one.column].now(one.at, half_life_s).tried if one.column < len(columns) else 0.0
+    worth = Count(tried + 1).worth_elsewhere.tried - Count(tried).worth_elsewhere.tried
+    return msgspec.structs.replace(one, value="", weight=worth)
+
+
 def count_of(rows: Rows, action: str, now: float, half_life_s: float) -> list[Count]:
-    """An action's discounted counts, by how many failures came before."""
+    """An action's discounted counts, by how many failures came before, in good hours and in bad ones."""
     found = [row.now(now, half_life_s) for row in rows.get(action, ())]
     counts = [Count(row.tried, row.worked) for row in found]
-    return counts + [Count()] * (DEPTHS - len(counts))
+    return counts + [Count()] * (2 * DEPTHS - len(counts))
 
 
 def total(rows: Iterable[Row]) -> Row:
@@ -174,6 +200,9 @@ def total(rows: Iterable[Row]) -> Row:
         sum(row.worked_ever for row in found),
         sum(row.cost_usd for row in found),
         sum(row.seconds for row in found),
+        {},
+        sum(row.worked_usd for row in found),
+        sum(row.worked_s for row in found),
     )
 
 

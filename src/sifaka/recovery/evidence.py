@@ -26,6 +26,7 @@ from sifaka.recovery.counts import (
     add_all,
     decode_contexts,
     decode_steps,
+    elsewhere,
     encode,
     from_old,
     total,
@@ -35,6 +36,7 @@ from sifaka.recovery.knowledge import Knowledge, Similar, Tuning, similar_counts
 from sifaka.recovery.ranking import Ranking, ranking
 from sifaka.recovery.rules import Order, Rule, checked_rules
 from sifaka.recovery.situation import Situation
+from sifaka.recovery.weather import WEATHER_KINDS, decode_weather, encode_weather, provider_of
 from sifaka.storage.cells import SharedCells
 from sifaka.storage.similarity import Case
 from sifaka.storage.similarity.guarded import GuardedSimilarity
@@ -106,16 +108,19 @@ class Evidence:
         now = self._cells.storage.clock.time()
         note, here, steps = "", NO_ROWS, dict[str, Rows]()
         kind, context = at.fault.kind, _context(at.position.operation, at.asked_model, at.label)
-        names = [_kind_cell(kind), _context_cell(kind, context), _old_cell(kind)]
+        provider = provider_of(at.asked_model)
+        names = [_kind_cell(kind), _context_cell(kind, context), _old_cell(kind), _weather_cell(provider)]
+        storm = False
         try:
-            wide, near, old = self._cells.read(names)
-            steps = _steps_of(wide, old)
+            wide, near, old, weather = self._cells.read(names)
+            storm = self._is_storm(kind, weather, now, len(at.tried))
+            steps = _steps_of(wide, old, now)
             here = decode_contexts(near).get(context, NO_ROWS) if near else NO_ROWS
         except (StorageError, msgspec.MsgspecError) as error:
             note = f"the history cannot be read: {error}"
         similar, missing = self._similar(at, now)
         notes = "; ".join(one for one in (note, missing) if one)
-        return Knowledge(here, steps, similar, at.position.operation, now, notes, self._tuning)
+        return Knowledge(here, steps, similar, at.position.operation, now, notes, storm, self._tuning)
 
     def _similar(self, at: Situation, now: float) -> tuple[dict[str, Similar], str]:
         if self._search is None or not self._tuning.similar_max:
@@ -150,29 +155,48 @@ class Evidence:
         return "; ".join(note for note in dict.fromkeys(notes) if note)
 
     def _count(self, attempt: Attempt, now: float) -> None:
-        recovery, kind = attempt.recovery, attempt.recovery.error_kind or "other"
-        outcome = _outcome(attempt, now)
-        half_life_s, tuning = self._tuning.half_life_s, self._tuning
+        recovery, tuning = attempt.recovery, self._tuning
+        kind, half_life_s = recovery.error_kind or "other", tuning.half_life_s
+        storm = self._see_weather(kind, provider_of(attempt.model), attempt.depth, now)
+        outcome = _outcome(attempt, now, storm=storm)
         context = _context(recovery.operation, attempt.model, attempt.label)
         (old,) = self._cells.read([_old_cell(kind)])
+        news = [outcome]
 
         def in_context(value: bytes) -> bytes:
             contexts = decode_contexts(value) if value else {}
-            rows = add_all(contexts.get(context, NO_ROWS), [outcome], half_life_s, tuning.memory_here)
-            return encode(_with_room({**contexts, context: rows}, context))
+            rows = contexts.get(context, NO_ROWS)
+            news[0] = elsewhere(outcome, rows, half_life_s)
+            counted = add_all(rows, [outcome], half_life_s, tuning.memory_here)
+            return encode(_with_room({**contexts, context: counted}, context))
 
         def at_step(value: bytes) -> bytes:
-            steps = _steps_of(value, old)
-            wide = msgspec.structs.replace(outcome, value="")
+            steps = _steps_of(value, old, now)
             rows = steps.get(recovery.operation, NO_ROWS)
-            steps[recovery.operation] = add_all(rows, [wide], half_life_s, tuning.memory_wide)
+            steps[recovery.operation] = add_all(rows, news, half_life_s, tuning.memory_wide)
             return encode(steps)
 
         self._cells.change(_context_cell(kind, context), in_context)
         self._cells.change(_kind_cell(kind), at_step)
 
+    def _see_weather(self, kind: str, provider: str, depth: int, now: float) -> bool:
+        """Whether the provider has a bad hour; the fault counts for who comes next."""
+        cell = _weather_cell(provider)
+        if kind not in WEATHER_KINDS:
+            return False
+        (value,) = self._cells.read([cell])
+        storm = self._is_storm(kind, value, now, depth)
+        if not depth:
+            self._cells.change(cell, lambda value: encode_weather(decode_weather(value).plus(now)))
+        return storm
 
-def _outcome(attempt: Attempt, now: float) -> Outcome:
+    def _is_storm(self, kind: str, weather: bytes, now: float, own: int) -> bool:
+        if kind not in WEATHER_KINDS or not self._tuning.weather:
+            return False
+        return decode_weather(weather).is_bad(now, min(own, 1))
+
+
+def _outcome(attempt: Attempt, now: float, *, storm: bool) -> Outcome:
     recovery = attempt.recovery
     stated = bool(recovery.waits_for) or not recovery.counts
     return Outcome(
@@ -180,17 +204,18 @@ def _outcome(attempt: Attempt, now: float) -> Outcome:
         attempt.success,
         now,
         attempt.depth,
+        storm,
         value_key(recovery.parameters),
         attempt.cost_usd,
         attempt.seconds,
     )
 
 
-def _steps_of(value: bytes, old: bytes) -> dict[str, Rows]:
+def _steps_of(value: bytes, old: bytes, now: float) -> dict[str, Rows]:
     """The counts of all steps; as an earlier version left them, where this one has counted nothing yet."""
     if value:
         return decode_steps(value)
-    return from_old(old) if old else {}
+    return from_old(old, now) if old else {}
 
 
 def _with_room(contexts: dict[str, Rows], kept: str) -> dict[str, Rows]:
@@ -215,6 +240,10 @@ def _context_cell(kind: str, context: str) -> str:
 
 def _kind_cell(kind: str) -> str:
     return f"evidence/2/{kind or 'other'}"
+
+
+def _weather_cell(provider: str) -> str:
+    return f"evidence/2/weather/{provider[:CONTEXT_CHARS_MAX]}"
 
 
 def _old_cell(kind: str) -> str:

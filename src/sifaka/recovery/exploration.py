@@ -1,9 +1,10 @@
 """A small share of choices learns more: Thompson sampling among what loses nothing (floor 4).
 
-With probability ``share`` the first action is the one that comes first under chances drawn from the
-posteriors (Thompson, 1933), instead of under their means. The draw is seeded by run and record, so the same
-run at the same record decides the same; and the probability of what was chosen is kept, so that other
-rankings can be evaluated on what this one did.
+With probability ``share`` the first action is a challenger: one that comes first, instead of the best known,
+under chances drawn from the posteriors (top-two Thompson sampling: Russo 2016). Where no draw in so many
+makes another come first there is nothing to learn, and nothing is explored. The draw is seeded by run and
+record, so the same run at the same record decides the same; and the probability of what was chosen is kept,
+so that other rankings can be evaluated on what this one did.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from sifaka.recovery.posterior import Beta
 __all__ = ["explored"]
 
 DRAWS = 64
-"""How many draws the propensity is estimated from."""
+"""How many times chances are drawn: what comes first in none of them is no challenger."""
 
 
 def explored(
@@ -27,10 +28,11 @@ def explored(
 ) -> tuple[int, float]:
     """Which candidate comes first, and with what probability it does.
 
-    The candidates come in the order of their index; ``harmless`` says which of them may be explored, by
-    their places. ``indexes`` gives the candidates' indexes for their chances.
+    The candidates come in the order of their index; ``harmless`` says which of them may come first instead of
+    the first one, by their places. ``indexes`` gives the candidates' indexes for their chances.
     """
-    if not seed or not share or 0 not in harmless or len(harmless) < 2:
+    arms = sorted({0, *harmless})
+    if not seed or not share or len(arms) < 2:
         return 0, 1.0
     from random import Random
 
@@ -40,12 +42,14 @@ def explored(
 
     def drawn() -> int:
         sample = list(means)
-        for place in harmless:
+        for place in arms:
             sample[place] = random.betavariate(*chances[place])
         found = indexes(sample)
-        return max(harmless, key=lambda place: found[place])
+        return max(arms, key=lambda place: found[place])
 
-    firsts = [drawn() for _ in range(DRAWS)]
-    first = firsts[0] if explores else 0
-    by_thompson = firsts.count(first) / DRAWS
-    return first, round(share * by_thompson + (1 - share) * (first == 0), 4)
+    challengers = [place for place in (drawn() for _ in range(DRAWS)) if place]
+    if not challengers:
+        return 0, 1.0
+    if not explores:
+        return 0, 1 - share
+    return challengers[0], round(share * challengers.count(challengers[0]) / len(challengers), 4)

@@ -31,7 +31,8 @@ class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``strength`` is m, ``half_life_s`` how fast counts lose weight (seconds), ``memory_here`` and
     ``memory_wide`` how many outcomes a row remembers, ``similar_max`` what similar cases count for at most.
     Without ``ladder`` it is a flat Beta; without ``depths`` later attempts are counted with first ones.
-    ``explore`` is the share of choices that may explore.
+    Without ``weather`` bad hours are counted with good ones. ``explore`` is the share of choices that may
+    explore.
     """
 
     strength: float = STRENGTH
@@ -41,6 +42,7 @@ class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     similar_max: float = 8.0
     ladder: bool = True
     depths: bool = True
+    weather: bool = True
     explore: float = 0.05
 
 
@@ -63,7 +65,7 @@ class Similar(NamedTuple):
 
 
 NOT_SEEN = Similar()
-NO_COUNTS = [NO_COUNT] * DEPTHS
+NO_COUNTS = [NO_COUNT] * (2 * DEPTHS)
 
 
 NO_STEPS: Mapping[str, Rows] = MappingProxyType({})
@@ -71,7 +73,10 @@ NONE_SIMILAR: Mapping[str, Similar] = MappingProxyType({})
 
 
 class Knowledge(NamedTuple):
-    """What a store knows of actions: ``here`` in the nearest context, ``steps`` in all steps of this kind."""
+    """What a store knows of actions: ``here`` in the nearest context, ``steps`` in all steps of this kind.
+
+    ``storm`` says that the provider has a bad hour now.
+    """
 
     here: Rows = NO_ROWS
     steps: Mapping[str, Rows] = NO_STEPS
@@ -79,10 +84,14 @@ class Knowledge(NamedTuple):
     step: str = ""
     now: float = 0.0
     note: str = ""
+    storm: bool = False
     tuning: Tuning = Tuning()
 
-    def chance(self, action: str, prior: float, tried: Sequence[bool]) -> Beta:
-        """How likely ``action`` works now, after attempts in vain: ``tried`` says which were its own."""
+    def chance(self, action: str, prior: float, tried: Sequence[bool], in_storm: float | None = None) -> Beta:
+        """How likely ``action`` works now, after attempts in vain: ``tried`` says which were its own.
+
+        ``prior`` is the table's probability, ``in_storm`` that in a bad hour, where it is another.
+        """
         similar = self.similar.get(action, NOT_SEEN).weight
         rungs, strength = self._rungs(action), self.tuning.strength
         failures = len(tried)
@@ -93,6 +102,10 @@ class Knowledge(NamedTuple):
             return Beta(mean * (found.a + found.b), (1 - mean) * (found.a + found.b))
         cuts = [*range(min(failures, DEPTHS - 1)), failures]
         priors = [after_failures(prior, sum(tried[:cut]), cut - sum(tried[:cut]), strength) for cut in cuts]
+        if self.storm:  # what is known of good hours, moved by what bad ones change
+            change = 1.0 if in_storm is None else in_storm / prior
+            priors = [prior, *(min(1.0, one * change) for one in priors)]
+            rungs = [[rung[0], *rung[DEPTHS:]] for rung in rungs]
         return posterior(priors, rungs, similar, strength)
 
     def _rungs(self, action: str) -> list[list[Count]]:
@@ -108,7 +121,7 @@ class Knowledge(NamedTuple):
         at_step = steps.pop(self.step, NO_COUNTS)
         elsewhere = [reduce(add, counts) for counts in zip(*steps.values(), strict=True)] or NO_COUNTS
         # Each rung counts what the narrower ones don't: one outcome must not weigh three times.
-        others = [step.without(own) for step, own in zip(at_step, here, strict=True)]
+        others = [step.without(own.worth_elsewhere) for step, own in zip(at_step, here, strict=True)]
         return [elsewhere, others, here]
 
     def seen(self, action: str) -> Row:

@@ -220,9 +220,10 @@ def _fault_of(error: BaseException) -> Fault:
 
 def _with_wait(action: RecoveryAction, at: Situation) -> RecoveryAction:
     """The action with the wait that a run would keep before it: the stated one, or the mean backoff."""
-    if "models" in action.parameters or action.delay_s:
+    if {"model", "models"} & action.parameters.keys():  # another model need not be waited for
         return action
-    return msgspec.structs.replace(action, delay_s=round(expected_wait_s(action.strategy, at), 3))
+    wait_s = expected_wait_s(action.strategy, at)
+    return msgspec.structs.replace(action, delay_s=action.delay_s or round(wait_s, 3))
 
 
 def recovery_history(records: Iterable[Record]) -> list[dict[str, Any]]:

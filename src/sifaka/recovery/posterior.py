@@ -33,6 +33,13 @@ DEPTHS = 3
 OTHERS_WEIGHT = 0.5
 """What another action's failure at this fault says of this one, beside a failure of its own."""
 
+ALIKE = 0.2
+"""How alike the outcomes of one context are: the intra-class correlation 1 / (m + 1) of a Beta-binomial.
+
+Twenty outcomes of one context say less of another than one of each of twenty: n of them are worth
+n / (1 + (n - 1) rho), five at most (Kish's design effect).
+"""
+
 _EDGE = 1e-3
 """Probabilities are kept so far from 0 and 1: no count makes anything certain."""
 
@@ -47,6 +54,12 @@ class Count(NamedTuple):
         if not isinstance(other, Count):
             return NotImplemented
         return Count(self.tried + other.tried, self.worked + other.worked)
+
+    @property
+    def worth_elsewhere(self) -> Count:
+        """What so many outcomes of one context are worth for another one."""
+        worth = 1 / (1 + max(0.0, self.tried - 1) * ALIKE)
+        return Count(self.tried * worth, self.worked * worth)
 
     def without(self, part: Count) -> Count:
         """The counts that ``part``, which is among them, leaves."""

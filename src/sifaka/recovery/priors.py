@@ -22,7 +22,8 @@ class Prior(NamedTuple):
     """One line of the table: how likely a strategy helps, and why we think so.
 
     ``settings`` finds what to set; its reason is said where it has one. ``transient`` keeps a line for faults
-    that pass by themselves (True) or don't (False).
+    that pass by themselves (True) or don't (False). ``in_bad_hour`` is the probability while the provider has
+    a bad hour, where that is another: of its calls then fail 20 to 60 in a hundred, and 1 or 2 otherwise.
     """
 
     strategy: RecoveryStrategy
@@ -30,17 +31,22 @@ class Prior(NamedTuple):
     why: str
     settings: Suggest | None = None
     transient: bool | None = None
+    in_bad_hour: float | None = None
 
 
 _TRANSIENT = "such failures usually pass by themselves"
-_RETRY = Prior(_S.RETRY_CURRENT_STEP, 0.75, _TRANSIENT, transient=True)
+_RETRY = Prior(_S.RETRY_CURRENT_STEP, 0.85, _TRANSIENT, transient=True, in_bad_hour=0.6)
 _SKIP = Prior(_S.SKIP_TO_NEXT_STEP, 0.97, "the run can do without this part, at some loss")
-_RESTART = Prior(_S.FULL_RESTART, 0.1, "when all else has failed")
-_RESTART_LATER = _RESTART._replace(transient=True)
+_RESTART = Prior(_S.FULL_RESTART, 0.2, "when all else has failed")
+_RESTART_LATER = Prior(
+    _S.FULL_RESTART, 0.5, "by the time it gets there again it may have passed", transient=True
+)
 
 
-def _set(confidence: float, settings: Suggest, transient: bool | None = None) -> Prior:
-    return Prior(_S.MODIFY_PARAMETERS, confidence, "", settings, transient)
+def _set(
+    confidence: float, settings: Suggest, transient: bool | None = None, in_bad_hour: float | None = None
+) -> Prior:
+    return Prior(_S.MODIFY_PARAMETERS, confidence, "", settings, transient, in_bad_hour)
 
 
 def _other_model(confidence: float) -> Prior:
@@ -62,9 +68,10 @@ PRIORS: dict[str, tuple[Prior, ...]] = {
     "overloaded": (_RETRY, _SKIP, _other_model(0.85)),
     "server_error": _AGAIN,
     "timeout": (
-        Prior(_S.RETRY_CURRENT_STEP, 0.7, _TRANSIENT, transient=True),
-        _set(0.65, suggest.longer_timeout),
-        _set(0.55, suggest.smaller_work),
+        # In a good hour it is rather the limit that is too short.
+        Prior(_S.RETRY_CURRENT_STEP, 0.5, _TRANSIENT, transient=True, in_bad_hour=0.6),
+        _set(0.7, suggest.longer_timeout, in_bad_hour=0.6),
+        _set(0.55, suggest.smaller_work, in_bad_hour=0.6),
         _SKIP,
         _other_model(0.8),
         _RESTART_LATER,
@@ -111,8 +118,8 @@ PRIORS: dict[str, tuple[Prior, ...]] = {
     "invalid_request": (_SKIP,),
     "other": (
         Prior(_S.RETRY_CURRENT_STEP, 0.4, "its cause is unknown; a second try tells more"),
-        Prior(_S.RESTART_ITERATION, 0.25, "it may have to do with this iteration's text"),
-        Prior(_S.RESTART_FROM_GENERATION, 0.22, "it may have to do with this text"),
+        Prior(_S.RESTART_ITERATION, 0.3, "it may have to do with this iteration's text"),
+        Prior(_S.RESTART_FROM_GENERATION, 0.3, "it may have to do with this text"),
         Prior(_S.SKIP_TO_NEXT_STEP, 0.9, "the run can do without this part, at some loss"),
         _RESTART,
     ),

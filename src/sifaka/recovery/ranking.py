@@ -58,7 +58,8 @@ def ranking(at: Situation, known: Knowledge = IGNORANCE, rules: Sequence[Rule] =
     known = known._replace(step=at.position.operation)
     found, refused = candidates(at, rules)
     weighed = sorted((_weigh(one, at, known) for one in found), key=_order)
-    worthy = [one for one in weighed if one.index_at(one.chance.mean) >= 0]
+    # Giving up ends all learning: it takes that even the upper end of the interval does not pay.
+    worthy = [one for one in weighed if one.index_at(one.chance.interval()[1]) >= 0]
     refused += [NotOffered(one.candidate.strategy, _not_worth(one)) for one in weighed if one not in worthy]
     first, propensity = _explored(worthy, known.tuning.explore, at.seed)
     actions = [_action(one, at, known) for one in worthy]
@@ -75,7 +76,7 @@ def _order(one: _Weighed) -> tuple[float, float]:
 
 
 def _weigh(candidate: Candidate, at: Situation, known: Knowledge) -> _Weighed:
-    chance = known.chance(candidate.key, candidate.prior, _own(candidate, at))
+    chance = known.chance(candidate.key, candidate.prior, _own(candidate, at), candidate.prior_in_bad_hour)
     candidate, count = with_learned_value(candidate, at, known.values(candidate.key), chance.mean)
     if count.tried and len(known.values(candidate.key)) > 1:
         # Values differ: what was counted for this one weighs more than what was for all.
@@ -83,15 +84,23 @@ def _weigh(candidate: Candidate, at: Situation, known: Knowledge) -> _Weighed:
         chance = Beta(
             count.worked + strength * chance.mean, count.tried - count.worked + strength * (1 - chance.mean)
         )
-    switches = "models" in candidate.parameters or "model" in candidate.parameters
-    cost = work_of(candidate.strategy, at, switches=switches, seen=known.seen(candidate.key))
+    cost = work_of(
+        candidate.strategy,
+        at,
+        switches=candidate.switches,
+        parameters=candidate.parameters,
+        seen=known.seen(candidate.key),
+        chance=chance.mean,
+    )
     worth = at.value_usd * (1 - candidate.loss)
     return _Weighed(candidate, chance, cost, cost.total_usd(at.usd_per_s), worth)
 
 
 def _own(candidate: Candidate, at: Situation) -> list[bool]:
     """Of the attempts at this fault, which were this candidate's own."""
-    return [one == candidate.strategy.value for one in at.tried]
+    # Settings that no action has changed yet were not among what was tried.
+    new = candidate.strategy is _S.MODIFY_PARAMETERS and not at.applied.issuperset(candidate.parameters)
+    return [one == candidate.strategy.value and not new for one in at.tried]
 
 
 def _explored(worthy: Sequence[_Weighed], share: float, seed: str) -> tuple[int, float]:
@@ -140,7 +149,9 @@ def _evidence(candidate: Candidate, at: Situation, known: Knowledge) -> str:
     others = len(at.tried) - own
     here += f"; {others} other attempts at it failed" if others else ""
     note = f" ({known.note})" if known.note else ""
-    return f"{history}; a prior of {candidate.prior:.0%}: {candidate.why}{here}{note}"
+    prior = candidate.prior_in_bad_hour if known.storm else candidate.prior
+    hour = ", in a bad hour of its provider" if known.storm else ""
+    return f"{history}; a prior of {prior:.0%}{hour}: {candidate.why}{here}{note}"
 
 
 def _describe(candidate: Candidate, at: Situation) -> str:

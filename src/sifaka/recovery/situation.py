@@ -47,6 +47,7 @@ class Situation(NamedTuple):
         feedback: how many critics have answered.
         has_text: whether there is a text.
         seed: what exploration is drawn from; empty for none.
+        applied: the names of the settings that recovery actions have changed in this run.
     """
 
     fault: Fault
@@ -68,6 +69,7 @@ class Situation(NamedTuple):
     feedback: int = 0
     has_text: bool = False
     seed: str = ""
+    applied: frozenset[str] = frozenset()
 
     @property
     def asked_model(self) -> str:
@@ -129,4 +131,5 @@ def situation_of(state: State, fault: Fault, part: str, now: float = 0.0) -> Sit
         verdicts=len(state.verdicts),
         feedback=len(state.feedback),
         has_text=state.text is not None,
+        applied=frozenset(state.parameters),
     )
