@@ -230,6 +230,8 @@ def recovery_history(records: Iterable[Record]) -> list[dict[str, Any]]:
     """The recovery actions in a log, with what came of each."""
     events: dict[int, dict[str, Any]] = {}
     for seq, record in enumerate(records):
+        if isinstance(record, Recovery) and record.chosen_by == "breaker" and record.delay_s:
+            continue  # a wait for a provider that is left alone, on the way of an attempt: it is no action
         if isinstance(record, Recovery):
             events[seq] = {
                 "action": record.strategy,
