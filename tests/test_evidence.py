@@ -12,7 +12,7 @@ from doubles import Critic, Model, chain_of, no_key, strategies
 from sifaka.errors import ChainError, FencedError, ModelError, OwnedError, StorageError
 from sifaka.faults import classify
 from sifaka.log.records import Opened, Position, Recovery
-from sifaka.recovery import RecoveryManager, RecoveryStrategy, Rule
+from sifaka.recovery import RecoveryAction, RecoveryManager, RecoveryStrategy, Rule
 from sifaka.recovery.counts import CONTEXTS_MAX, decode_contexts, decode_steps
 from sifaka.recovery.evidence import BUCKETS, Attempt, Evidence
 from sifaka.recovery.ranking import PRIORS, Situation, rank
@@ -519,3 +519,24 @@ def test_rules_and_an_order_of_ones_own_are_used_by_the_manager():
     assert {"top_p": 0.5} in [one.parameters for one in found]
     turned = RecoveryManager(InMemoryStorage(), rules=[rule], order=reversed_order)
     assert turned.analyze_failure(None, TimeoutError("x")) == found[::-1]
+
+
+def test_only_first_attempts_make_the_weather():
+    """Three attempts at one fault are no bad hour for others."""
+    evidence = Evidence(SharedCells(InMemoryStorage(clock=FakeClock()), stale_s=0.0))
+    evidence.learn("a", [attempt(success=False, model="p:m", depth=depth) for depth in range(4)])
+    assert not evidence.knowledge(at(model="p:m")).storm
+
+
+def test_an_outcome_by_hand_counts_after_how_many_failures_it_came(storage):
+    chain = chain_of(timeouts(9), storage, chain_id="r").with_options(limits={"attempts_per_step": 2})
+    with pytest.raises(ChainError) as caught:
+        chain.run_with_recovery()
+    manager = RecoveryManager(storage)
+    last = chain.get_checkpoint_history()[-1]
+    action = RecoveryAction(RecoveryStrategy.MODIFY_PARAMETERS, "by hand", 0.5, {"top_p": 0.5})
+    before = len(doubles.strategies(doubles.log(storage, "r")))
+    assert before
+    manager.record_outcome(last, caught.value, action, True)
+    depths = table(chain._storage)["generation"]["modify_parameters top_p"]
+    assert [tried for tried, _ in depths] == [0] * before + [1]

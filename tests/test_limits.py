@@ -13,6 +13,7 @@ from doubles import (
     Critic,
     Died,
     Model,
+    Retriever,
     Validator,
     busy,
     causes,
@@ -117,7 +118,8 @@ def test_actions_outlive_a_death_and_an_interruption(storage):
 
 def test_restarts_are_limited_and_outlive_the_process(storage):
     def go(model):
-        chain = chain_of(model, storage, chain_id="r", critics=[wanting(9)])
+        found = [Retriever("find")]
+        chain = chain_of(model, storage, chain_id="r", critics=[wanting(9)], retrievers=found)
         chain.with_options(limits={"attempts_per_step": 1, "actions": 99, "full_restarts": 2})
         return chain.run_with_recovery()
 

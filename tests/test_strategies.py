@@ -508,7 +508,7 @@ def test_what_was_tried_in_vain_is_trusted_less():
     fresh = rank(Situation(fault, AT, "c", {}))[0]
     tried = rank(Situation(fault, AT, "c", {}, tried=[fresh.strategy.value] * 2))
     again = next(one for one in tried if one.strategy is fresh.strategy)
-    assert again.confidence == pytest.approx(fresh.confidence * 4 / 6, abs=1e-3)
+    assert again.confidence == pytest.approx(fresh.confidence * 1.2 / 3.2, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -730,21 +730,20 @@ def test_a_rule_without_confidence_takes_an_action_away(storage):
 
 
 def test_a_ranking_of_ones_own_decides_the_order(storage):
-    seen = []
+    ours = []
 
     def last_first(situation, actions):
-        seen.append(situation.fault.kind)
+        ours.extend(actions)
         return list(reversed(actions))
 
     chain = chain_of(Model(ModelError("?", kind="timeout")), storage, chain_id="r").recover_with(
         order=last_first
     )
-    assert chain.run_with_recovery().text
-    assert seen == ["timeout"]
-    ours = chain_of(Model(ModelError("?", kind="timeout")), storage, chain_id="s")
-    assert ours.run_with_recovery().text
-    firsts = [of(Recovery, log(storage, name))[0].strategy for name in ("r", "s")]
-    assert firsts[0] != firsts[1]
+    assert chain.with_options(timeout_s=9.0).run_with_recovery().text
+    taken = of(Recovery, log(storage, "r"))[0]
+    assert len(ours) >= 2
+    assert (taken.description, taken.parameters) == (ours[-1].description, ours[-1].parameters)
+    assert taken.description != ours[0].description
 
 
 def test_an_order_that_leads_nowhere_ends_in_a_clear_error(storage):

@@ -130,12 +130,25 @@ def _impossible(strategy: RecoveryStrategy, at: Situation) -> str:
     operation = at.position.operation
     if strategy is _S.SKIP_TO_NEXT_STEP and operation not in SKIPPABLE:
         return "a text is never skipped"
-    # Where the text is what failed, restarting its generation is the retry itself.
-    if strategy is _S.RESTART_FROM_GENERATION and operation == "generation" and not at.position.iteration:
-        return "the generation is what failed: that would be the retry itself"
     if strategy is _S.RESTART_FROM_GENERATION and operation == "retrieval":
         return "no text has been written yet"
+    if _is_the_retry(strategy, at):
+        return "nothing was done before what failed: that would be the retry itself, without its wait"
     return ""
+
+
+def _is_the_retry(strategy: RecoveryStrategy, at: Situation) -> bool:
+    """Whether a restart would only do again what failed."""
+    operation, first = at.position.operation, not at.position.iteration
+    match strategy:
+        case RecoveryStrategy.RESTART_FROM_GENERATION:
+            return operation == "generation" and first
+        case RecoveryStrategy.RESTART_ITERATION if not first:
+            return operation == "generation"
+        case RecoveryStrategy.RESTART_ITERATION | RecoveryStrategy.FULL_RESTART:
+            return first and (operation == "retrieval" or (operation == "generation" and not at.documents))
+        case _:
+            return False
 
 
 def _why_never(strategy: RecoveryStrategy, at: Situation) -> str:
