@@ -69,6 +69,11 @@ def alive(server: Server) -> None:
 
 _SERVERS = {"redis_server", "postgres_server", "milvus_server", "redis_url", "postgres_url"}
 _LONG = {
+    "death",
+    "double",
+    "foreign_models",
+    "keeping_small",
+    "models",
     "deaths_over_the_wire",
     "durable_agent",
     "servers",

@@ -17,6 +17,7 @@ from sifaka.storage.memory import InMemoryStorage
 from sifaka.storage.sqlite import SQLiteStorage
 from sifaka.storage.urls import open_storage
 from sifaka.testing.clock import FakeClock
+from sifaka.testing.provider import ProviderDouble
 from sifaka.thought import CriticFeedback, ValidationResult
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "busy",
     "causes",
     "chain_of",
+    "connected",
     "dead_owner",
     "die",
     "died",
@@ -104,6 +106,23 @@ def timed_storage(request, tmp_path):
         store = SQLiteStorage(tmp_path / "timed.db", clock=clock)
     yield store
     store.close()
+
+
+@pytest.fixture
+def connected(monkeypatch):
+    """Starts provider doubles and points the providers' libraries at them."""
+    started = []
+
+    def start(*script, **more):
+        double = ProviderDouble(*script, **more).__enter__()
+        started.append(double)
+        for name, value in double.environ().items():
+            monkeypatch.setenv(name, value)
+        return double
+
+    yield start
+    for double in started:
+        double.close()
 
 
 # Faults and answers ------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from datetime import datetime
 
 import pytest
 
+import doubles
 from sifaka.errors import ModelError
 from sifaka.faults import classify
 from sifaka.models import create_model
@@ -33,21 +34,7 @@ ASKED = {
 }
 
 
-@pytest.fixture
-def connected(monkeypatch):
-    """Starts doubles and points the providers' libraries at them."""
-    started = []
-
-    def start(*script, **more):
-        double = ProviderDouble(*script, **more).__enter__()
-        started.append(double)
-        for name, value in double.environ().items():
-            monkeypatch.setenv(name, value)
-        return double
-
-    yield start
-    for double in started:
-        double.close()
+connected = doubles.connected
 
 
 def ask(double, path, body=None, method="POST"):

@@ -283,3 +283,10 @@ def test_what_a_switch_and_a_wait_for_a_provider_look_like(storage, clock):
     said = {name: [one.says for one in story_of(log(storage, name)).moments] for name in ("switched", "held")}
     assert any("asked other:model instead of acme:large" in one for one in said["switched"])
     assert any(one.startswith("left alone for") and "acme:large" in one for one in said["held"])
+
+
+def test_a_switch_to_another_model_waits_for_nobody(storage, clock):
+    first, second = Provided(*[overloaded()] * 9), Provided("theirs", name="other:model")
+    began = clock.time()
+    assert chain_of(Choice(first, second), storage, chain_id="r", clock=clock).run().text == "theirs"
+    assert clock.time() == began

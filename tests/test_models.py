@@ -13,6 +13,7 @@ import warnings
 
 import pytest
 
+import doubles
 from sifaka.errors import (
     MissingExtraError,
     MissingKeyError,
@@ -22,7 +23,7 @@ from sifaka.errors import (
 )
 from sifaka.models import RetiredModelWarning, create_model
 from sifaka.parts import Model, Usage
-from sifaka.testing import Answer, Cut, Hang, ProviderDouble, Refuse
+from sifaka.testing import Answer, Cut, Hang, Refuse
 
 CLAUDE = "anthropic:claude-sonnet-4-6"
 GPT = "openai:gpt-4o"
@@ -33,21 +34,7 @@ SCHEMA = {
 }
 
 
-@pytest.fixture
-def connected(monkeypatch):
-    """Starts doubles and points the providers' libraries at them."""
-    started = []
-
-    def start(*script, **more):
-        double = ProviderDouble(*script, **more).__enter__()
-        started.append(double)
-        for name, value in double.environ().items():
-            monkeypatch.setenv(name, value)
-        return double
-
-    yield start
-    for double in started:
-        double.close()
+connected = doubles.connected
 
 
 @pytest.fixture

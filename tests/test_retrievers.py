@@ -31,6 +31,7 @@ from sifaka.retrievers import (
 )
 from sifaka.retrievers.files import cut
 from sifaka.retrievers.tokens import terms
+from sifaka.storage.milvus import MilvusStorage
 from sifaka.thought import Document
 
 storage = doubles.storage
@@ -384,7 +385,7 @@ def test_a_vector_retriever_without_sense_is_refused(arguments, said):
 
 
 def test_without_pymilvus_the_message_has_the_command(monkeypatch):
-    monkeypatch.setattr("sifaka.retrievers.link.find_spec", lambda name: None)
+    monkeypatch.setattr("sifaka.milvus.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'sifaka\[milvus\]'"):
         VectorRetriever("docs.db", embed)
 
@@ -556,3 +557,15 @@ def test_nothing_heavy_is_loaded_before_it_is_needed():
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.split() == ["[]", "False"]
+
+
+def test_documents_and_similar_cases_may_share_a_lite_folder(tmp_path):
+    pytest.importorskip("milvus_lite")
+    path = str(tmp_path / "both.db")
+    cases, documents = MilvusStorage(path), VectorRetriever(path, embed)
+    documents.add(["lemur"])
+    assert cases.count() == 0
+    cases.close()
+    assert len(documents) == 1  # it is still in use
+    documents.close()
+    assert len(VectorRetriever(path, embed)) == 1

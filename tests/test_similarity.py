@@ -707,7 +707,7 @@ def test_an_address_that_is_none_is_the_callers_error():
 
 
 def test_without_pymilvus_the_message_has_the_command(monkeypatch):
-    monkeypatch.setattr("sifaka.storage.milvus.link.find_spec", lambda name: None)
+    monkeypatch.setattr("sifaka.milvus.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'sifaka\[milvus\]'"):
         MilvusStorage("cases.db")
 

@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sifaka import locks
 from sifaka.chain import Chain
 from sifaka.errors import (
     ChainIdError,
@@ -32,14 +33,14 @@ from sifaka.errors import (
     StoreUnreachableError,
     UnknownChainError,
 )
+from sifaka.locks import LibraryLock
 from sifaka.log.records import Opened, Partial, Record
-from sifaka.storage import held, locks
+from sifaka.storage import held
 from sifaka.storage.base import Change, Query, Renewal, Storage, Write
 from sifaka.storage.cached import CachedStorage
 from sifaka.storage.checkpoints import CachedCheckpointStorage
 from sifaka.storage.journal import Journal, Lease, check_chain_id
 from sifaka.storage.leases import Owner, decode, is_dead, myself
-from sifaka.storage.locks import LibraryLock
 from sifaka.storage.memory import InMemoryStorage
 from sifaka.storage.reading import load_whole, read
 from sifaka.storage.similarity.embedded import EmbeddedSimilarity

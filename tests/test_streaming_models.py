@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 import pytest
 
+import doubles
 from sifaka.errors import MissingKeyError, ModelError, ModelSpecError
 from sifaka.faults import classify
 from sifaka.models import FallbackModel, create_model
 from sifaka.parts import Heard, Pending, Reply, Usage
-from sifaka.testing.provider import Answer, Cut, Hang, Overload, ProviderDouble, Raw, Refuse
+from sifaka.testing.provider import Answer, Cut, Hang, Overload, Raw, Refuse
 
 CLAUDE = "anthropic:claude-sonnet-4-6"
 HAIKU = "anthropic:claude-haiku-4-5"  # goes on from the beginning of an answer
@@ -25,21 +26,7 @@ SPECS = {CLAUDE: "msg", CHAT: "chatcmpl", RESPONSES: "resp"}
 WORDS = "Indris sing at dawn, together."
 
 
-@pytest.fixture
-def connected(monkeypatch):
-    """Starts doubles and points the providers' libraries at them."""
-    started = []
-
-    def start(*script, **more):
-        double = ProviderDouble(*script, **more).__enter__()
-        started.append(double)
-        for name, value in double.environ().items():
-            monkeypatch.setenv(name, value)
-        return double
-
-    yield start
-    for double in started:
-        double.close()
+connected = doubles.connected
 
 
 def failure(call):

@@ -5,7 +5,9 @@ The everyday names are importable from here; each is loaded when it is first use
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sifaka.lazy import names_of
 
 if TYPE_CHECKING:
     from sifaka.chain import Chain
@@ -148,17 +150,7 @@ __all__ = [
     "create_model",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """An everyday name, from the module it lives in."""
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'sifaka' has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+__getattr__ = names_of(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sifaka.lazy import names_of
 
 if TYPE_CHECKING:
     from sifaka.critics.constitutional import ConstitutionalCritic
@@ -15,14 +17,14 @@ if TYPE_CHECKING:
     from sifaka.critics.self_refine import SelfRefineCritic
 
 _HOME = {
-    "ConstitutionalCritic": "constitutional",
-    "MetaRewardingCritic": "meta_rewarding",
-    "NCriticsCritic": "n_critics",
-    "PromptCritic": "prompted",
-    "ReflexionCritic": "reflexion",
-    "SelfConsistencyCritic": "self_consistency",
-    "SelfRAGCritic": "self_rag",
-    "SelfRefineCritic": "self_refine",
+    "ConstitutionalCritic": ".constitutional",
+    "MetaRewardingCritic": ".meta_rewarding",
+    "NCriticsCritic": ".n_critics",
+    "PromptCritic": ".prompted",
+    "ReflexionCritic": ".reflexion",
+    "SelfConsistencyCritic": ".self_consistency",
+    "SelfRAGCritic": ".self_rag",
+    "SelfRefineCritic": ".self_refine",
 }
 
 __all__ = [
@@ -36,17 +38,7 @@ __all__ = [
     "SelfRefineCritic",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """A critic, from the module it lives in."""
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'sifaka.critics' has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f"sifaka.critics.{home}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = names_of(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

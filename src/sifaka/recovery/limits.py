@@ -164,6 +164,8 @@ def with_wait(action: RecoveryAction, faults: Sequence[Faulted], seed: str) -> R
     transient = [one for one in faults if one.fault.transient]
     if action.strategy not in _WAITS or not transient or action.delay_s:
         return action
+    if {"model", "models"} & set(action.parameters):  # another model is asked: nobody has to wait for it
+        return action
     from random import Random  # here: only a run that failed needs it
 
     random = Random(seed)  # noqa: S311 - jitter, no secret
@@ -199,7 +201,7 @@ def refusal(
     if not action.counts:
         waits = state.waits
         return f"the run has waited {waits} times" if waits >= limits.stated_waits else None
-    if strategy is RecoveryStrategy.SKIP_TO_NEXT_STEP:  # each part at most once: it ends where others may not
+    if strategy is RecoveryStrategy.SKIP_TO_NEXT_STEP:  # so it ends: an iteration has only so many parts
         return None
     if state.actions >= limits.actions:
         return f"{limits.actions} recovery actions have been tried"

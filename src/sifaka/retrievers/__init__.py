@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sifaka.lazy import names_of
 
 if TYPE_CHECKING:
     from sifaka.retrievers.bm25 import BM25Retriever
@@ -11,26 +13,16 @@ if TYPE_CHECKING:
     from sifaka.retrievers.vector import VectorRetriever
 
 _HOME = {
-    "BM25Retriever": "bm25",
-    "InMemoryRetriever": "memory",
-    "VectorRetriever": "vector",
-    "adapt_retriever": "foreign",
-    "documents_from": "foreign",
+    "BM25Retriever": ".bm25",
+    "InMemoryRetriever": ".memory",
+    "VectorRetriever": ".vector",
+    "adapt_retriever": ".foreign",
+    "documents_from": ".foreign",
 }
 
 __all__ = ["BM25Retriever", "InMemoryRetriever", "VectorRetriever", "adapt_retriever", "documents_from"]
 
-
-def __getattr__(name: str) -> Any:
-    """A retriever, from the module it lives in."""
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'sifaka.retrievers' has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f"sifaka.retrievers.{home}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = names_of(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

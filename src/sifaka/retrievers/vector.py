@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from sifaka.errors import PartError
-from sifaka.retrievers.link import Link
+from sifaka.faults import classify
+from sifaka.milvus import MilvusLink
 from sifaka.thought import Document
 
 __all__ = ["Embed", "VectorRetriever"]
@@ -60,9 +61,21 @@ class VectorRetriever:
         self.top_k = top_k
         self._embed = embed
         self._timeout_s = timeout_s
-        self._link = Link(uri, token, timeout_s)
+        self._link = MilvusLink(
+            uri,
+            token,
+            timeout_s,
+            what="VectorRetriever",
+            prepare=self._forget,
+            failed=_failure,
+            wrong=PartError,
+        )
         self._ready_for = 0
         """The length of the collection's vectors, once it is known to be ours."""
+
+    def _forget(self, _client: object) -> None:
+        """Over a new connection nothing is known of the collection yet."""
+        self._ready_for = 0
 
     def close(self) -> None:
         """Close the connection. A milvus-lite folder that nobody here uses any more becomes free."""
@@ -236,3 +249,7 @@ def _key(id_: str) -> str:
 def _batches(items: Sequence[Any]) -> Iterator[list[Any]]:
     for start in range(0, len(items), BATCH):
         yield list(items[start : start + BATCH])
+
+
+def _failure(message: str, error: Exception) -> Exception:
+    return ConnectionError(message) if classify(error).transient else RuntimeError(message)

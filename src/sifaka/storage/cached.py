@@ -13,9 +13,9 @@ from itertools import chain, islice
 import msgspec
 
 from sifaka.errors import StorageError
+from sifaka.locks import ProcessLock
 from sifaka.storage.base import Entry, Renewal, Row, Storage, Write
 from sifaka.storage.cells import SharedCells
-from sifaka.storage.locks import ProcessLock
 from sifaka.storage.memory import InMemoryStorage
 from sifaka.storage.similarity import Similarity
 from sifaka.storage.tier import FILL_ROWS, Tier

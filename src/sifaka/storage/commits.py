@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary, proxy
 
 from sifaka.errors import FencedError, StorageError, StoreUnreachableError
+from sifaka.locks import ProcessLock
 from sifaka.storage.base import Storage, Write
 from sifaka.storage.held import Lease
-from sifaka.storage.locks import ProcessLock
 
 if TYPE_CHECKING:
     import asyncio

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 
-from sifaka.storage.locks import LibraryLock
+from sifaka.locks import LibraryLock
 
 __all__ = ["close_dropped", "drop_cursors", "leave_to_parent", "make_private", "transaction"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from sifaka.clock import Clock, SystemClock
+from sifaka.locks import ProcessLock
 from sifaka.storage.base import Cell, Entry, Query, Renewal, Row, Storage, Write
-from sifaka.storage.locks import ProcessLock
 
 __all__ = ["InMemoryStorage"]
 

@@ -17,8 +17,8 @@ import msgspec
 
 from sifaka.clock import Clock
 from sifaka.errors import StorageError
+from sifaka.locks import ProcessLock
 from sifaka.storage.base import Entry, Renewal, Row, Storage, Write
-from sifaka.storage.locks import ProcessLock
 
 __all__ = ["FILL_ROWS", "Held", "Tier"]
 

@@ -6,9 +6,9 @@ import os
 
 from sifaka.errors import StoreUnreachableError, UsageError
 from sifaka.faults import redact
+from sifaka.locks import ProcessLock
 from sifaka.storage.base import Storage
 from sifaka.storage.checkpoints import CachedCheckpointStorage
-from sifaka.storage.locks import ProcessLock
 
 __all__ = ["open_storage"]
 

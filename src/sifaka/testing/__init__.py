@@ -14,7 +14,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sifaka.lazy import names_of
 
 if TYPE_CHECKING:
     from sifaka.testing.agreement import agreement
@@ -85,10 +87,4 @@ _HOMES = {
     **dict.fromkeys(("MilvusServer", "PostgresServer", "RedisServer", "missing"), "sifaka.testing.servers"),
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        from importlib import import_module
-
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_of(__name__, _HOMES)

@@ -5,7 +5,9 @@ All but the judge cost nothing and call nobody. They compose with ``&`` and ``|`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sifaka.lazy import names_of
 
 if TYPE_CHECKING:
     from sifaka.validators.base import ReadyValidator, TextValidator
@@ -23,20 +25,20 @@ if TYPE_CHECKING:
     from sifaka.validators.regex import RegexValidator
 
 _HOME = {
-    "CallableValidator": "function",
-    "ClassifierValidator": "classifier",
-    "ComposedValidator": "compose",
-    "ContentValidator": "content",
-    "FormatValidator": "form",
-    "JSONValidator": "json_text",
-    "JudgeValidator": "judge",
-    "LanguageValidator": "language",
-    "LengthValidator": "length",
-    "MarkdownValidator": "markdown",
-    "ReadabilityValidator": "readability",
-    "ReadyValidator": "base",
-    "RegexValidator": "regex",
-    "TextValidator": "base",
+    "CallableValidator": ".function",
+    "ClassifierValidator": ".classifier",
+    "ComposedValidator": ".compose",
+    "ContentValidator": ".content",
+    "FormatValidator": ".form",
+    "JSONValidator": ".json_text",
+    "JudgeValidator": ".judge",
+    "LanguageValidator": ".language",
+    "LengthValidator": ".length",
+    "MarkdownValidator": ".markdown",
+    "ReadabilityValidator": ".readability",
+    "ReadyValidator": ".base",
+    "RegexValidator": ".regex",
+    "TextValidator": ".base",
 }
 
 __all__ = [
@@ -56,17 +58,7 @@ __all__ = [
     "TextValidator",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """A validator, from the module it lives in."""
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'sifaka.validators' has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f"sifaka.validators.{home}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = names_of(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

@@ -12,8 +12,9 @@ Texts in them are a model's or a user's own words, as they are: each rendering m
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sifaka.lazy import names_of
 from sifaka.views.spending import bottlenecks
 
 if TYPE_CHECKING:
@@ -56,11 +57,4 @@ _HOMES = {
     ),
 }
 
-
-def __getattr__(name: str) -> Any:
-    """A view, from the module it lives in: a run that nobody looks at does not load it."""
-    if name in _HOMES:
-        from importlib import import_module
-
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_of(__name__, _HOMES)

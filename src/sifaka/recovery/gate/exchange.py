@@ -7,17 +7,15 @@ than a second. A store that fails is left alone for some seconds: meanwhile what
 
 from __future__ import annotations
 
-import os
-import threading
 from typing import Protocol
 
 import msgspec
 
 from sifaka.clock import Clock
 from sifaka.errors import DataError, SifakaError, StorageError
+from sifaka.locks import ProcessLock
 from sifaka.recovery.gate.shared import ProviderLimits, Settings, Tally, decoded, encoded, merged, rejoined
 from sifaka.storage.cells import SharedCells
-from sifaka.storage.locks import ProcessLock
 
 __all__ = ["Exchange", "ExchangeSettings", "Wish"]
 
@@ -52,18 +50,6 @@ class ExchangeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     away_s: float = 5.0
 
 
-class _Turn(ProcessLock):
-    """A lock that can also be asked for without waiting."""
-
-    __slots__ = ()
-
-    def take(self, *, wait: bool) -> bool:
-        """Take it, to be given back by ``lock.release()``; False where somebody has it and nobody waits."""
-        if self._pid != os.getpid():
-            self._pid, self.lock = os.getpid(), threading.RLock()
-        return self.lock.acquire(blocking=wait)
-
-
 class Exchange:
     """One provider's limits as this process knows them. Safe between threads; raises nothing of the store's.
 
@@ -84,7 +70,7 @@ class Exchange:
         self._clock = clock
         self._limits = limits
         self._often = often
-        self._turn = _Turn()
+        self._turn = ProcessLock()
         self._unsent: dict[str, Tally] = {}
         self._unseen: dict[str, Tally] = {}
         self._fresh_until = self._told_at = self._away_until = float("-inf")
@@ -148,7 +134,7 @@ class Exchange:
             else:
                 self._read()
         finally:
-            self._turn.lock.release()
+            self._turn.give_back()
 
     def tell(self) -> None:
         """Hand in what was seen, unless another thread is at it: that one goes on until nothing is urgent."""
@@ -157,7 +143,7 @@ class Exchange:
                 if self._unsent:
                     self._exchange(None)
             finally:
-                self._turn.lock.release()
+                self._turn.give_back()
             if not self._urgent:
                 return
 

@@ -13,6 +13,7 @@ import msgspec
 
 from sifaka.clock import Clock
 from sifaka.faults import Fault
+from sifaka.locks import ProcessLock
 from sifaka.recovery.gate.breaker import BreakerSettings, Probed, outcome
 from sifaka.recovery.gate.desk import Admission, Desk
 from sifaka.recovery.gate.exchange import Exchange, ExchangeSettings
@@ -20,7 +21,6 @@ from sifaka.recovery.gate.pace import PaceSettings
 from sifaka.recovery.gate.retries import RetrySettings
 from sifaka.recovery.gate.shared import Settings, Tally
 from sifaka.storage.cells import SharedCells
-from sifaka.storage.locks import ProcessLock
 
 __all__ = ["CELLS", "Admission", "Gate", "GateSettings"]
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import msgspec
 
+from sifaka.locks import ProcessLock
 from sifaka.recovery.gate import breaker, pace, retries
 from sifaka.recovery.gate.breaker import Claimed
 from sifaka.recovery.gate.shared import ProviderLimits, Settings, replaced
-from sifaka.storage.locks import ProcessLock
 
 __all__ = ["Places", "Probe", "Stock", "Taking", "Tokens"]
 

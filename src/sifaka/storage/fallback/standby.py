@@ -14,11 +14,11 @@ import msgspec
 
 from sifaka.clock import Clock
 from sifaka.errors import SplitHistoryError, StorageError, StoreUnreachableError
+from sifaka.locks import ProcessLock
 from sifaka.storage.base import DURABILITIES, Durability, Entry, Query, Renewal, Storage, Write
 from sifaka.storage.fallback.handover import Handover
 from sifaka.storage.fallback.splits import Split, Splits
 from sifaka.storage.leases import LEASE_S, is_dead, myself
-from sifaka.storage.locks import ProcessLock
 
 __all__ = ["Standby"]
 

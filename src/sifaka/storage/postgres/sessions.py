@@ -19,9 +19,9 @@ from typing import Any, TypeVar, cast
 import psycopg
 
 from sifaka.errors import FormatError, StorageError, StoreUnreachableError
+from sifaka.locks import ProcessLock
 from sifaka.storage.base import Durability
 from sifaka.storage.durability import refuse_weaker, warn_of_weaker
-from sifaka.storage.locks import ProcessLock
 from sifaka.storage.postgres import statements as say
 from sifaka.storage.postgres.address import Address
 from sifaka.storage.postgres.connections import Link, Links, open_link

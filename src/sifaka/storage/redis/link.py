@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from sifaka.errors import FormatError, MissingExtraError, StorageError, StoreUnreachableError, UsageError
-from sifaka.storage.locks import ProcessLock
+from sifaka.locks import ProcessLock
 from sifaka.storage.redis.packing import command
 from sifaka.storage.redis.scripts import FORMAT, FORMAT_ERROR, Script
 

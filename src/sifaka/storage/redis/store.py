@@ -19,9 +19,9 @@ from typing import Any
 
 from sifaka.clock import Clock, SystemClock
 from sifaka.errors import FormatError, StorageError, StoreUnreachableError, UsageError
+from sifaka.locks import ProcessLock
 from sifaka.storage.base import Cell, Durability, Entry, Query, Renewal, Row, Storage, Write
 from sifaka.storage.durability import as_durability, refuse_weaker, warn_of_weaker
-from sifaka.storage.locks import ProcessLock
 from sifaka.storage.redis import scripts
 from sifaka.storage.redis.link import Link, read_address
 from sifaka.storage.redis.measuring import measure

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sifaka.errors import MissingExtraError
+from sifaka.locks import LibraryLock
 from sifaka.storage.database_file import (
     close_dropped,
     drop_cursors,
@@ -20,7 +21,6 @@ from sifaka.storage.database_file import (
     make_private,
     transaction,
 )
-from sifaka.storage.locks import LibraryLock
 from sifaka.storage.similarity import (
     Case,
     EmbeddingFunction,

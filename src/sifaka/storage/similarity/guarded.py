@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from sifaka.clock import Clock, SystemClock
 from sifaka.errors import SifakaError
 from sifaka.faults import redact
-from sifaka.storage.locks import ProcessLock
+from sifaka.locks import ProcessLock
 from sifaka.storage.similarity import Case, Match, Similarity, SimilarityError, storable
 
 __all__ = ["Found", "GuardedSimilarity"]

@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 
 from sifaka.clock import Clock, SystemClock
 from sifaka.errors import StorageError, StoreUnreachableError, UnstorableError
+from sifaka.locks import LibraryLock
 from sifaka.storage.base import Cell, Durability, Entry, Query, Renewal, Row, Storage, Write, paged_rows
 from sifaka.storage.database_file import close_dropped, drop_cursors, leave_to_parent, transaction
-from sifaka.storage.locks import LibraryLock
 from sifaka.storage.sqlite.opening import (
     BUSY_S,
     BusyError,

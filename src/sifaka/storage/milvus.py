@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
-from sifaka.storage.milvus.link import MilvusLink
+from sifaka.milvus import MilvusLink
 from sifaka.storage.similarity.cases import (
     PAYLOAD_BYTES_MAX,
     Case,
@@ -59,7 +59,14 @@ class MilvusStorage(Similarity):
         self.collection_name = collection_name
         self.timeout_s = timeout_s
         self.measure = Measure(embedding_function)
-        self._link = MilvusLink(uri, token, timeout_s, self._open)
+        self._link = MilvusLink(
+            uri,
+            token,
+            timeout_s,
+            what="MilvusStorage",
+            prepare=self._open,
+            failed=lambda message, _: SimilarityError(message),
+        )
         self._lies_lock = Lock()
 
     def close(self) -> None:

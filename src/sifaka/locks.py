@@ -1,4 +1,4 @@
-"""Locks that a fork leaves usable, and a fork that leaves libraries usable (floor 3)."""
+"""Locks that a fork leaves usable, and a fork that leaves libraries usable (floor 0)."""
 
 from __future__ import annotations
 
@@ -26,6 +26,16 @@ class ProcessLock:
     def __init__(self) -> None:
         self._pid = os.getpid()
         self.lock = threading.RLock()
+
+    def take(self, *, wait: bool) -> bool:
+        """Take it, to be given back by :meth:`give_back`; False where somebody has it and nobody waits."""
+        if self._pid != os.getpid():
+            self._renew()
+        return self.lock.acquire(blocking=wait)
+
+    def give_back(self) -> None:
+        """As leaving it."""
+        self.lock.release()
 
     # Bound here, as below: when the interpreter ends, the module's own names may be gone.
     def __enter__(self, getpid: Callable[[], int] = os.getpid) -> None:

@@ -1,6 +1,7 @@
-"""The connection to a Milvus: opened when needed, given up when it fails, opened again (floor 3).
+"""The connection to a Milvus: opened when needed, given up when it fails, opened again (floor 1).
 
-A milvus-lite folder is served by this process itself; it is free for others once nobody here uses it.
+A milvus-lite folder is served by this process itself; it is free for others once nobody here uses it,
+whatever is kept there. A forked child opens a connection of its own.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ from typing import Any, cast
 
 from sifaka.errors import MissingExtraError, SifakaError, UsageError
 from sifaka.faults import redact
-from sifaka.storage.locks import ProcessLock
-from sifaka.storage.similarity import SimilarityError
+from sifaka.locks import ProcessLock
 
 __all__ = ["MilvusLink"]
 
@@ -27,20 +27,34 @@ _lite_uses: Counter[str] = Counter()
 class MilvusLink:
     """One client at a time, for one thread at a time; ``prepare`` makes a new one ready.
 
-    ``lite`` tells a folder from a server, ``name`` is the address without secrets. Raises UsageError for
+    ``lite`` tells a folder from a server, ``name`` is the address without secrets, ``what`` who needs it.
+    ``failed`` makes the error that is raised of a message and of what the client raised. Raises ``wrong`` for
     an address that is none, and MissingExtraError.
     """
 
-    def __init__(self, uri: str, token: str, timeout_s: float, prepare: Callable[[Any], None]) -> None:
+    def __init__(
+        self,
+        uri: str,
+        token: str,
+        timeout_s: float,
+        *,
+        what: str,
+        prepare: Callable[[Any], None],
+        failed: Callable[[str, Exception], Exception],
+        wrong: type[UsageError] = UsageError,
+    ) -> None:
         self.lite = "://" not in uri and not uri.startswith("unix:")
         if self.lite and not uri.endswith(".db"):
-            raise UsageError(f"a Milvus is at http://host:port, or in a folder named *.db, not at {uri!r}")
-        _require("pymilvus", *(("milvus_lite",) if self.lite else ()))
+            raise wrong(f"a Milvus is at http://host:port, or in a folder named *.db, not at {uri!r}")
+        needed = ("pymilvus", "milvus_lite") if self.lite else ("pymilvus",)
+        if any(find_spec(library) is None for library in needed):
+            raise MissingExtraError(f"{what} needs: pip install 'sifaka[milvus]'")
         self.name = redact(uri)
         self._uri = os.path.abspath(uri) if self.lite else uri
         self._token = token
         self._timeout_s = timeout_s
         self._prepare = prepare
+        self._failed = failed
         self._lock = _lite_lock if self.lite else ProcessLock()
         self._client: Any = None
         self._pid = 0
@@ -55,7 +69,7 @@ class MilvusLink:
                 self._disconnect()
                 if isinstance(error, SifakaError):
                     raise
-                raise SimilarityError(f"Milvus at {self.name}: {_line(error)}") from error
+                raise self._failed(f"Milvus at {self.name}: {_line(error)}", error) from error
 
     def _connected(self) -> Any:
         if self._pid != os.getpid():
@@ -105,11 +119,6 @@ class MilvusLink:
 def _line(error: Exception) -> str:
     """The first line of what an error says, without secrets."""
     return redact(str(error).strip().partition("\n")[0][:300]) or type(error).__name__
-
-
-def _require(*libraries: str) -> None:
-    if any(find_spec(library) is None for library in libraries):
-        raise MissingExtraError("similar cases in Milvus need: pip install 'sifaka[milvus]'")
 
 
 def _release_lite(path: str) -> None:
