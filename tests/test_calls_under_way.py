@@ -352,18 +352,21 @@ def test_of_questions_put_together_only_the_failed_one_is_put_again(storage, go)
     assert sorted(asked[1:]) == ["a", "b", "b", "c", "sum up"]
 
 
-def test_batch_size_bounds_how_many_of_them_run_together(storage, go):
-    running, most = [], []
+@pytest.mark.parametrize(("batch_size", "most_together"), [(None, 3), (2, 2), (1, 1)])
+def test_batch_size_bounds_how_many_of_them_run_together(storage, batch_size, most_together):
+    running, most = set(), []
 
-    def model(prompt):
-        running.append(prompt)
+    async def model(prompt):
+        running.add(prompt)
+        for _ in range(20):  # all that may begin beside it do so meanwhile
+            await asyncio.sleep(0)
         most.append(len(running))
-        running.pop()
+        running.remove(prompt)
         return prompt
 
-    chain = chain_of(model, storage, critics=[Panel("a", "b", "c")]).with_options(batch_size=1)
-    assert go(chain).critic_feedback[0].message == "a / b / c / sum up"
-    assert max(most) == 1
+    chain = chain_of(model, storage, critics=[Panel("a", "b", "c")]).with_options(batch_size=batch_size)
+    assert asyncio.run(chain.arun()).critic_feedback[0].message == "a / b / c / sum up"
+    assert max(most) == most_together
 
 
 @pytest.mark.parametrize("asked", [[], ["not a request"], [Request("one"), None]])

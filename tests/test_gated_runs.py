@@ -11,6 +11,7 @@ from doubles import chain_of, log, of
 from sifaka.errors import ChainError, ModelError
 from sifaka.log.records import Faulted, Recovery, Result
 from sifaka.parts import Request
+from sifaka.recovery import RecoveryAction, RecoveryManager, RecoveryStrategy
 from sifaka.storage.memory import InMemoryStorage
 from sifaka.storage.sqlite import SQLiteStorage
 from sifaka.testing.clock import FakeClock
@@ -211,17 +212,32 @@ def test_a_critic_with_a_choice_of_its_own_switches_for_itself_alone(storage):
 def test_models_that_stand_in_for_each_other_end_nowhere_but_at_the_last_one(storage):
     one, two = Provided("one", name="a:one"), Provided("two", name="b:two")
     chain = chain_of(Choice(one, two), storage, chain_id="r")
-    from sifaka.recovery import RecoveryAction, RecoveryStrategy
-
-    for models in ({"a:one": "b:two"}, {"b:two": "a:one"}):
-        parameters = {"models": models}
-        assert (
-            chain.apply_recovery_action(
-                RecoveryAction(RecoveryStrategy.MODIFY_PARAMETERS, "switch", 0.5, parameters)
-            )
-            or True
-        )
+    for models in ({"c:three": "a:one"}, {"a:one": "b:two"}, {"b:two": "a:one"}):
+        switch = RecoveryAction(RecoveryStrategy.MODIFY_PARAMETERS, "switch", 0.5, {"models": models})
+        assert chain.apply_recovery_action(switch)
     assert chain.run().text == "one"
+
+
+def test_another_model_has_attempts_of_its_own(storage, clock):
+    first = Provided(*[overloaded()] * 9)
+    second = Provided(overloaded(), overloaded(), "theirs", name="other:model")
+    chain = chain_of(Choice(first, second), storage, chain_id="r", clock=clock)
+    assert chain.with_options(value_usd=1e6).run_with_recovery().text == "theirs"
+    assert first.calls + second.calls > 3  # so many attempts a step has
+    assert second.calls == 3
+
+
+def test_waits_for_a_provider_are_not_in_the_history_of_actions(storage, clock):
+    down = Provided(clock=clock, down_until=clock.time() + 100.0)
+    for number in range(5):
+        with pytest.raises(ChainError):
+            chain_of(down, storage, chain_id=f"r{number}", clock=clock).run()
+    chain_of(down, storage, chain_id="held", clock=clock).run_with_recovery()
+    actions = [one for one in of(Recovery, log(storage, "held")) if one.chosen_by != "breaker"]
+    history = RecoveryManager(storage).get_recovery_history("held")
+    assert actions
+    assert len(history) == len(actions) < len(of(Recovery, log(storage, "held")))
+    assert all(one["success"] is not None for one in history)
 
 
 def test_a_store_that_cannot_share_limits_stops_no_run():
