@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sifaka.errors import ModelSpecError, PartError
-from sifaka.models import asking, connect, loop
+from sifaka.models import asking, connect, loop, pricing
 from sifaka.models.fallback import FallbackModel
 from sifaka.models.options import settle, with_aliases
 from sifaka.models.providers import ProviderModel
@@ -31,7 +31,6 @@ __all__ = [
     "adapted",
     "innermost",
     "is_served",
-    "price_of",
     "send_once",
     "text_of",
 ]
@@ -209,19 +208,9 @@ def is_served(backend: Backend) -> bool:
 
 def _price_usd(answers: Sequence[ModelResponse]) -> float | None:
     """The price of all requests, in US dollars; None where one is unknown."""
-    prices = [price_of(one) for one in answers]
+    prices = [pricing.price_usd(one) for one in answers]
     known = [price for price in prices if price is not None]
     return sum(known) if known and len(known) == len(prices) else None
-
-
-def price_of(response: ModelResponse) -> float | None:
-    """The price of one response, in US dollars; None where it is unknown."""
-    if not response.usage.has_values():
-        return None
-    try:
-        return float(response.cost().total_price)
-    except Exception:  # noqa: BLE001 (the answer is paid for: no fault of a table may lose it)
-        return None
 
 
 def text_of(output: object, who: str) -> str:

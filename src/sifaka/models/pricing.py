@@ -7,17 +7,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sifaka.parts import Usage
+
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelResponse
     from pydantic_ai.models import Model as Backend
 
-__all__ = ["context_window", "price_max_usd", "price_usd"]
+__all__ = ["context_window", "price_max_usd", "price_of_usage", "price_usd"]
 
 
-def price_usd(response: ModelResponse, backend: Backend) -> float | None:
-    """The price of an answered call in US dollars; None where model or usage is unknown."""
+def price_usd(response: ModelResponse, backend: Backend | None = None) -> float | None:
+    """The price of an answered call in US dollars; None where model or usage is unknown.
+
+    Without a ``backend``, what the response itself tells of its provider has to do.
+    """
     if not response.usage.has_values():
         return None
+    if backend is None:
+        try:
+            return float(response.cost().total_price)
+        except Exception:  # noqa: BLE001 (the answer is paid for: no fault of a table may lose it)
+            return None
     # The answer names the exact version of the model; the tables may know its alias only.
     for name in (response.model_name, backend.model_name):
         try:
@@ -29,6 +39,21 @@ def price_usd(response: ModelResponse, backend: Backend) -> float | None:
     return None
 
 
+def price_of_usage(usage: Usage | None, model: str, provider: Any) -> float | None:
+    """The price of so many tokens in US dollars; None: unknown, or the tables are not installed."""
+    if usage is None or not model:
+        return None
+    try:
+        from genai_prices import Usage as Counted
+        from genai_prices import calc_price
+
+        counted = Counted(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
+        priced = calc_price(counted, model, provider_id=provider if isinstance(provider, str) else None)
+        return float(priced.total_price)
+    except Exception:  # noqa: BLE001 (the answer is paid for: no fault of a table may lose it)
+        return None
+
+
 def price_max_usd(
     backend: Backend, input_tokens: int, output_tokens: int, *, batch: bool = False
 ) -> float | None:
@@ -36,9 +61,9 @@ def price_max_usd(
 
     ``batch`` asks for the price inside a batch, where the tables have one; else it is the usual one.
     """
-    from genai_prices import Usage
+    from genai_prices import Usage as Counted
 
-    usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
+    usage = Counted(input_tokens=input_tokens, output_tokens=output_tokens)
     return _price(usage, backend.model_name, backend, {"processing": "batch"} if batch else None)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from sifaka.errors import PartError
-from sifaka.models import loop
+from sifaka.models import loop, pricing
 from sifaka.parts import Reply, Usage
 
 __all__ = ["RunnableModel"]
@@ -79,7 +79,7 @@ class RunnableModel:
         return Reply(
             text=self._text_of(answer),
             usage=usage,
-            price_usd=_price_usd(usage, model, told.get("model_provider")),
+            price_usd=pricing.price_of_usage(usage, model, told.get("model_provider")),
             finish_reason=_finish_reason(told),
             request_id=_request_id(answer, told),
             model=f"{self.provider}:{model}" if model and self.provider else self.name,
@@ -171,21 +171,6 @@ def _usage(answer: Any) -> Usage | None:
         return None
     read, written = (count if isinstance(count, int) else 0 for count in counts)
     return Usage(read, written)
-
-
-def _price_usd(usage: Usage | None, model: str, provider: Any) -> float | None:
-    """By the tables that pydantic-ai brings, where they are installed; None where it is unknown."""
-    if usage is None or not model:
-        return None
-    try:
-        from genai_prices import Usage as Counted
-        from genai_prices import calc_price
-
-        counted = Counted(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
-        priced = calc_price(counted, model, provider_id=provider if isinstance(provider, str) else None)
-        return float(priced.total_price)
-    except Exception:  # noqa: BLE001 (the answer is paid for: no fault of a table may lose it)
-        return None
 
 
 def _finish_reason(told: Mapping[str, Any]) -> str:

@@ -28,7 +28,7 @@ from pydantic_core import from_json, to_json
 from sifaka.engine.plan import digest_of
 from sifaka.log.records import PlannedPart, Result
 from sifaka.models import asking, pricing
-from sifaka.models.adapted import innermost, is_served, price_of
+from sifaka.models.adapted import innermost, is_served
 from sifaka.models.streams import CutStreamError, is_complete
 from sifaka.parts import Heard, Usage
 from sifaka.thought import Document
@@ -202,7 +202,7 @@ def _response(params: Any, response: ModelResponse) -> dict[str, Any]:
     return {
         "text": ModelMessagesTypeAdapter.dump_json([response]).decode(),
         "usage": Usage(usage.input_tokens, usage.output_tokens) if usage.has_values() else None,
-        "price_usd": price_of(response) if backend is None else pricing.price_usd(response, backend),
+        "price_usd": pricing.price_usd(response, backend),
         "model": f"{provider}:{response.model_name or context.model.model_name}",
         "finish_reason": response.finish_reason or "",
         "request_id": response.provider_response_id or "",
