@@ -69,6 +69,8 @@ def alive(server: Server) -> None:
 
 _SERVERS = {"redis_server", "postgres_server", "milvus_server", "redis_url", "postgres_url"}
 _LONG = {
+    "archive",
+    "fallback",
     "death",
     "double",
     "foreign_models",
